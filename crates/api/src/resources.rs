@@ -1,0 +1,33 @@
+//! The resources that controllers, the scheduler and nodes name in code.
+
+use crate::{GroupResource, Gvk};
+
+macro_rules! resources {
+    ($($name:ident, $gvk:ident: $group:literal $version:literal $plural:literal $kind:literal;)*) => {
+        $(
+            #[doc = concat!("`", $plural, "` of group \"", $group, "\".")]
+            pub const $name: GroupResource = GroupResource::builtin($group, $plural);
+            #[doc = concat!("Kind `", $kind, "` in version ", $version, " of group \"", $group, "\".")]
+            pub const $gvk: Gvk = Gvk::builtin($group, $version, $kind);
+        )*
+    };
+}
+
+resources! {
+    CONFIG_MAPS, CONFIG_MAP: "" "v1" "configmaps" "ConfigMap";
+    CONTROLLER_REVISIONS, CONTROLLER_REVISION: "apps" "v1" "controllerrevisions" "ControllerRevision";
+    DEPLOYMENTS, DEPLOYMENT: "apps" "v1" "deployments" "Deployment";
+    ENDPOINTS, ENDPOINTS_KIND: "" "v1" "endpoints" "Endpoints";
+    ENDPOINT_SLICES, ENDPOINT_SLICE: "discovery.k8s.io" "v1" "endpointslices" "EndpointSlice";
+    EVENTS, EVENT: "" "v1" "events" "Event";
+    LEASES, LEASE: "coordination.k8s.io" "v1" "leases" "Lease";
+    NAMESPACES, NAMESPACE: "" "v1" "namespaces" "Namespace";
+    NODES, NODE: "" "v1" "nodes" "Node";
+    PODS, POD: "" "v1" "pods" "Pod";
+    PRIORITY_CLASSES, PRIORITY_CLASS: "scheduling.k8s.io" "v1" "priorityclasses" "PriorityClass";
+    REPLICA_SETS, REPLICA_SET: "apps" "v1" "replicasets" "ReplicaSet";
+    RUNTIME_CLASSES, RUNTIME_CLASS: "node.k8s.io" "v1" "runtimeclasses" "RuntimeClass";
+    SECRETS, SECRET: "" "v1" "secrets" "Secret";
+    SERVICES, SERVICE: "" "v1" "services" "Service";
+    SERVICE_ACCOUNTS, SERVICE_ACCOUNT: "" "v1" "serviceaccounts" "ServiceAccount";
+}

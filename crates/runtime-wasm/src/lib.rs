@@ -1,0 +1,1 @@
+//! Coracle's runtime-wasm crate.

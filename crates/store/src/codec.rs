@@ -1,0 +1,1 @@
+//! Snapshot and entry encodings.

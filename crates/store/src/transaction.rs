@@ -1,0 +1,113 @@
+//! What is proposed: the reads a write depends on, the writes, and the settlements made when it is applied.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coracle_api::{Attributes, Object, ObjectKey, Revision};
+use coracle_base::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Settlement;
+
+/// What a write depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precondition {
+    /// There is no such object.
+    Absent(ObjectKey),
+    /// The object is there and was last written at this revision.
+    At(ObjectKey, Revision),
+}
+
+/// One change. The bytes are canonical JSON as [`Object::body`] has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Write {
+    /// Creates or replaces.
+    Put {
+        /// The object's key.
+        key: ObjectKey,
+        /// Its canonical body, without `kind`, `apiVersion` and `resourceVersion`.
+        body: Bytes,
+        /// Its selectable fields.
+        attributes: Attributes,
+    },
+    /// Removes; nothing happens when it is not there.
+    Delete {
+        /// The object's key.
+        key: ObjectKey,
+    },
+}
+
+/// All or nothing: either every precondition and settlement holds and every write is done, or nothing happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// What must hold.
+    pub preconditions: Vec<Precondition>,
+    /// What is written. A `Put` of the same bytes that are there changes nothing and makes no revision.
+    pub writes: Vec<Write>,
+    /// What is settled at apply, in order.
+    pub settlements: Vec<Settlement>,
+    /// A controller's transaction carries the term of the leader that made it and is refused in any other.
+    pub term: Option<u64>,
+}
+
+/// What the log carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The leader's wall time, never less than that of the entry before.
+    pub time: Timestamp,
+    /// The transactions of one batch, applied one after the other.
+    pub transactions: Vec<Transaction>,
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The store's revision after it. When nothing changed it is the revision before.
+    pub revision: Revision,
+    /// For each write, the object after it (`Put`, settlements' results included) or before it (`Delete`; `None`: it was not there).
+    pub objects: Vec<Option<Arc<Object>>>,
+}
+
+/// Why a transaction was refused; nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// An object that must be absent is there.
+    #[error("{0} exists")]
+    Exists(ObjectKey),
+    /// An object that must be there is not.
+    #[error("{0} is gone")]
+    Gone(ObjectKey),
+    /// An object was written since it was read.
+    #[error("{0} was modified")]
+    Modified(ObjectKey),
+    /// An object that must not be going away (a Namespace, for what is created in it) is going away.
+    #[error("{0} is being deleted")]
+    Terminating(ObjectKey),
+    /// A pool has nothing left.
+    #[error("pool {0} is exhausted")]
+    Exhausted(String),
+    /// A value that was asked for belongs to another owner.
+    #[error("{value} of pool {pool} is taken")]
+    Taken {
+        /// The pool.
+        pool: String,
+        /// The value, as an offset in the pool's range.
+        value: u64,
+    },
+    /// A value that was asked for is outside the pool's range.
+    #[error("{value} is outside pool {pool}")]
+    OutOfRange {
+        /// The pool.
+        pool: String,
+        /// The value.
+        value: u64,
+    },
+    /// The transaction was made in another term.
+    #[error("made in term {made}, applied in term {applied}")]
+    Term {
+        /// The term it was made in.
+        made: u64,
+        /// The term it reached the log in.
+        applied: u64,
+    },
+}
