@@ -6,6 +6,7 @@
 //! because the embedder chooses `k8s-openapi`'s version feature and a typed round trip would drop fields.
 
 mod canonical;
+pub mod events;
 mod key;
 mod metadata;
 mod object;

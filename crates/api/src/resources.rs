@@ -10,6 +10,12 @@ macro_rules! resources {
             #[doc = concat!("Kind `", $kind, "` in version ", $version, " of group \"", $group, "\".")]
             pub const $gvk: Gvk = Gvk::builtin($group, $version, $kind);
         )*
+
+        /// The kind of one of these resources; `None` for any other resource.
+        pub fn kind_of(resource: &GroupResource) -> Option<Gvk> {
+            const ALL: &[(GroupResource, Gvk)] = &[$(($name, $gvk)),*];
+            ALL.iter().find(|(known, _)| known == resource).map(|(_, gvk)| gvk.clone())
+        }
     };
 }
 

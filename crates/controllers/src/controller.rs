@@ -3,24 +3,61 @@
 use std::fmt;
 use std::time::Duration;
 
-use coracle_api::{GroupResource, Object, ObjectKey, Revision, Uid};
+use coracle_api::events::EventRecord;
+use coracle_api::{GroupResource, Object, ObjectKey, Revision, Status, Uid};
 use coracle_base::Now;
 use coracle_store::View;
 use serde_json::Value;
+
+/// What a [`Watch`] is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// One resource.
+    Resource(GroupResource),
+    /// Every resource there is, custom ones included: what the garbage collector and namespace deletion need.
+    Every,
+}
+
+impl Watched {
+    /// Whether a change of `resource` is meant.
+    pub fn includes(&self, resource: &GroupResource) -> bool {
+        match self {
+            Self::Resource(own) => own == resource,
+            Self::Every => true,
+        }
+    }
+}
 
 /// Which change of which resource wakes a controller, and for which keys.
 #[derive(Clone)]
 pub struct Watch {
     /// The resource.
-    pub resource: GroupResource,
+    pub on: Watched,
     /// From an object that changed (its new state, or the last one when it was deleted; called for both when they differ)
     /// to the keys to reconcile.
     pub keys: fn(&View, &Object) -> Vec<ObjectKey>,
 }
 
+impl Watch {
+    /// A watch of one resource.
+    pub fn of(resource: GroupResource, keys: fn(&View, &Object) -> Vec<ObjectKey>) -> Self {
+        Self { on: Watched::Resource(resource), keys }
+    }
+
+    /// A watch of every resource.
+    pub fn every(keys: fn(&View, &Object) -> Vec<ObjectKey>) -> Self {
+        Self { on: Watched::Every, keys }
+    }
+
+    /// A watch of the controller's own kind: an object's key is what is reconciled.
+    pub fn own(resource: GroupResource) -> Self {
+        Self::of(resource, |_, object| vec![object.key().clone()])
+    }
+}
+
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("resource", &self.resource).finish_non_exhaustive()
+        f.debug_struct("Watch").field("on", &self.on).finish_non_exhaustive()
     }
 }
 
@@ -33,32 +70,6 @@ pub enum Patch {
     Json(Value),
     /// Kubernetes' strategic merge patch.
     Strategic(Value),
-}
-
-/// The type of an Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventType {
-    /// Something happened as it should.
-    Normal,
-    /// Something needs attention.
-    Warning,
-}
-
-/// An Event to record: the recorder counts equal ones together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventRecord {
-    /// What it is about.
-    pub regarding: ObjectKey,
-    /// The uid of what it is about (a node's own name for a node's events, as kubelets do).
-    pub uid: Option<Uid>,
-    /// The part of the object that it is about, as in `spec.containers{web}`.
-    pub field_path: Option<String>,
-    /// Normal or warning.
-    pub event_type: EventType,
-    /// One CamelCase word.
-    pub reason: &'static str,
-    /// A sentence for people.
-    pub message: String,
 }
 
 /// What a controller wants done. The engine turns each into a request.
@@ -115,6 +126,55 @@ pub enum Action {
     Event(EventRecord),
 }
 
+impl Action {
+    /// The object that the action is about.
+    pub fn target(&self) -> &ObjectKey {
+        match self {
+            Self::Create { key, .. }
+            | Self::Update { key, .. }
+            | Self::Patch { key, .. }
+            | Self::Delete { key, .. } => key,
+            Self::Bind { pod, .. } => pod,
+            Self::Event(record) => &record.regarding,
+        }
+    }
+
+    /// What the action does.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Create { .. } => Verb::Create,
+            Self::Update { .. } => Verb::Update,
+            Self::Patch { .. } => Verb::Patch,
+            Self::Delete { .. } => Verb::Delete,
+            Self::Bind { .. } => Verb::Bind,
+            Self::Event(_) => Verb::Event,
+        }
+    }
+}
+
+/// What an [`Action`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Verb {
+    Create,
+    Update,
+    Patch,
+    Delete,
+    Bind,
+    Event,
+}
+
+/// An action that the API server refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// What was tried.
+    pub verb: Verb,
+    /// On which object; without a name where it was to be generated.
+    pub target: ObjectKey,
+    /// The answer.
+    pub status: Status,
+}
+
 /// What came of one reconcile.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
@@ -122,6 +182,15 @@ pub struct Outcome {
     pub actions: Vec<Action>,
     /// Reconcile again after this time even if nothing changes.
     pub requeue_after: Option<Duration>,
+    /// Not again before this time whatever changes, so that a costly reconcile takes many changes at once.
+    /// A failure and a cut at 100 actions ignore it.
+    pub rest: Duration,
+}
+
+impl From<Vec<Action>> for Outcome {
+    fn from(actions: Vec<Action>) -> Self {
+        Self { actions, ..Self::default() }
+    }
 }
 
 /// What a reconcile reads.
@@ -143,4 +212,11 @@ pub trait Controller: fmt::Debug + Send {
 
     /// Decides for one key; the object may be gone. `&mut self` is for state that may be lost with the leader.
     fn reconcile(&mut self, context: Context<'_>, key: &ObjectKey) -> Outcome;
+
+    /// Is told what was refused of the key's last actions, before the key is reconciled again: to report it
+    /// (`FailedCreate`), or to choose another way (a name that is taken).
+    fn refused(&mut self, _key: &ObjectKey, _failures: &[Failure]) {}
+
+    /// A node's agent was heard of. Only node lifecycle listens.
+    fn heartbeat(&mut self, _node: &str, _now: Now) {}
 }

@@ -4,5 +4,9 @@
 //! The engine passes its actions through the API server like any client's, as `system:controller:<name>`.
 
 mod controller;
+mod manager;
+mod queue;
 
-pub use controller::{Action, Context, Controller, EventRecord, EventType, Outcome, Patch, Watch};
+pub use controller::{Action, Context, Controller, Failure, Outcome, Patch, Verb, Watch, Watched};
+pub use coracle_api::events::{EventRecord, EventRecorder, EventType, EventWrite};
+pub use manager::{Manager, Work, WorkId};
