@@ -10,6 +10,7 @@ use coracle_store::{Settlement, View};
 use serde_json::Value;
 
 use crate::ServerOptions;
+use crate::validation::name::NameRule;
 
 /// What a strategy may look at.
 #[derive(Debug)]
@@ -73,12 +74,34 @@ pub trait Strategy: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Whether an object may be deleted at all: admission's last word before a deletion begins.
+    fn validate_delete(&self, context: &mut StrategyContext<'_>, object: &Value) -> Result<(), Status> {
+        let _ = (context, object);
+        Ok(())
+    }
+
+    /// What the names of its objects look like.
+    fn name_rule(&self) -> NameRule {
+        NameRule::Subdomain
+    }
+
+    /// Whether its objects have a `metadata.generation`, which starts at 1.
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// Whether a PUT without a `metadata.resourceVersion` overwrites what is there; otherwise it is refused.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
     /// Whether a change from `old` to `new` raises `metadata.generation`; the default: `spec` differs.
     fn generation_changed(&self, new: &Value, old: &Value) -> bool {
         new.get("spec") != old.get("spec")
     }
 
-    /// What is wrong with a new object (without `old`) or with an update, in Kubernetes' words and order.
+    /// What is wrong with a new object (without `old`) or with an update, in Kubernetes' words and order; its metadata is checked
+    /// before, for every kind alike ([`crate::validation::meta`]).
     fn validate(&self, object: &Value, old: Option<&Value>, subresource: &str) -> Vec<Cause> {
         let _ = (object, old, subresource);
         Vec::new()
