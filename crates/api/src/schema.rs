@@ -4,8 +4,13 @@
 //! the published API documents. A CustomResourceDefinition brings a table of its own.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
+
+mod table;
+#[cfg(test)]
+mod tests;
 
 /// A type in a [`Schema`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,12 +98,33 @@ pub struct Field {
     pub enumeration: Vec<String>,
     /// The protobuf field number; zero where it has none.
     pub proto_number: u32,
-    /// The protobuf type, as the table gives it (`string`, `repeated Foo`, `map<string, bytes>`).
-    pub proto_type: String,
     /// Whether the Go field is a pointer.
     pub pointer: bool,
     /// Whether the Go field has `omitempty`.
     pub omit_empty: bool,
+    /// Whether the Go field has `omitzero`: a zero struct or time is left out rather than written.
+    pub omit_zero: bool,
+}
+
+impl Field {
+    /// An optional field of this shape with nothing special about it: as Go has it with `omitempty`, atomic if it is a list.
+    pub fn new(name: &str, shape: Shape) -> Self {
+        Self {
+            name: name.to_owned(),
+            shape,
+            required: false,
+            default: None,
+            list_type: ListType::Atomic,
+            atomic: false,
+            patch_strategy: PatchStrategy::default(),
+            merge_key: None,
+            enumeration: Vec::new(),
+            proto_number: 0,
+            pointer: false,
+            omit_empty: true,
+            omit_zero: false,
+        }
+    }
 }
 
 /// One type.
@@ -119,15 +145,54 @@ impl Type {
     }
 }
 
+/// What a protobuf field number of a type leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProtoMember {
+    /// The field of this name.
+    Field(String),
+    /// A message that JSON does not nest (an embedded Go struct): its own numbers and the names of this type's fields.
+    Nested(BTreeMap<u32, String>),
+}
+
 /// A table of types.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
     types: Vec<Type>,
     by_name: BTreeMap<String, TypeId>,
+    indexes: Vec<TypeIndex>,
+}
+
+/// What is worked out of a type once, for the decoders.
+#[derive(Clone, Debug, Default)]
+struct TypeIndex {
+    by_number: BTreeMap<u32, ProtoMember>,
+    written_when_absent: Vec<String>,
 }
 
 impl Schema {
-    /// The type of an id.
+    /// The types of the built-in kinds, read once.
+    pub fn builtin() -> Arc<Self> {
+        static BUILTIN: LazyLock<Arc<Schema>> =
+            LazyLock::new(|| Arc::new(table::parse(include_str!("schema/builtin.tsv"))));
+        BUILTIN.clone()
+    }
+
+    /// A table of these types.
+    pub fn new(types: Vec<Type>) -> Self {
+        Self::with_nested(types, Vec::new())
+    }
+
+    /// A table of these types, where some have members that protobuf nests and JSON does not: type, number, members.
+    pub fn with_nested(types: Vec<Type>, nested: Vec<(TypeId, u32, BTreeMap<u32, String>)>) -> Self {
+        let by_name = types.iter().enumerate().map(|(index, t)| (t.name.clone(), TypeId(index as u32))).collect();
+        let mut indexes: Vec<TypeIndex> = types.iter().map(TypeIndex::new).collect();
+        for (id, number, members) in nested {
+            indexes[id.0 as usize].by_number.insert(number, ProtoMember::Nested(members));
+        }
+        Self { types, by_name, indexes }
+    }
+
+    /// The type of an id, which must be one of this table's.
     pub fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0 as usize]
     }
@@ -142,9 +207,42 @@ impl Schema {
         self.types.iter().enumerate().map(|(index, t)| (TypeId(index as u32), t))
     }
 
-    /// A table of these types.
-    pub fn new(types: Vec<Type>) -> Self {
-        let by_name = types.iter().enumerate().map(|(index, t)| (t.name.clone(), TypeId(index as u32))).collect();
-        Self { types, by_name }
+    /// What a protobuf field number of a type leads to.
+    pub fn proto_member(&self, id: TypeId, number: u32) -> Option<&ProtoMember> {
+        self.indexes[id.0 as usize].by_number.get(&number)
+    }
+
+    /// Every protobuf field number of a type.
+    pub fn proto_members(&self, id: TypeId) -> &BTreeMap<u32, ProtoMember> {
+        &self.indexes[id.0 as usize].by_number
+    }
+
+    /// The fields that Go writes even when nothing was given for them.
+    pub(crate) fn written_when_absent(&self, id: TypeId) -> &[String] {
+        &self.indexes[id.0 as usize].written_when_absent
+    }
+}
+
+impl TypeIndex {
+    fn new(t: &Type) -> Self {
+        let numbered = t.fields.values().filter(|field| field.proto_number != 0);
+        Self {
+            by_number: numbered.map(|field| (field.proto_number, ProtoMember::Field(field.name.clone()))).collect(),
+            written_when_absent: t
+                .fields
+                .values()
+                .filter(|f| f.written_when_absent())
+                .map(|f| f.name.clone())
+                .collect(),
+        }
+    }
+}
+
+impl Field {
+    /// Go's `omitempty` leaves out nil, zero scalars and empty lists and maps, but no structs.
+    fn written_when_absent(&self) -> bool {
+        let is_struct =
+            matches!(self.shape, Shape::Object(_) | Shape::Time | Shape::MicroTime | Shape::Quantity | Shape::Any);
+        !self.omit_zero && (!self.omit_empty || (!self.pointer && is_struct))
     }
 }
