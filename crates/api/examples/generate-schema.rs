@@ -147,17 +147,25 @@ fn short(name: &str) -> &str {
     name.strip_prefix("io.k8s.api.").or_else(|| name.strip_prefix("io.k8s.apimachinery.pkg.apis.")).unwrap_or(name)
 }
 
-fn kept(row: &Row) -> bool {
+/// Whether a row's type is one of the kept groups', and no scalar (which are shapes of their own).
+fn type_is_kept(row: &Row) -> bool {
     PACKAGES.iter().any(|package| row["type"].starts_with(package))
-        && (row["feature_gate"].is_empty() || GATES_ON.contains(&row["feature_gate"].as_str()))
         && !(row["field"].is_empty() && shape(&row["type"]).is_ok_and(|shape| !shape.contains('.')))
         && row["type"] != "io.k8s.apimachinery.pkg.apis.meta.v1.Patch"
 }
 
+fn field_is_kept(row: &Row) -> bool {
+    let gate = row["feature_gate"].as_str();
+    !row["field"].is_empty() && (gate.is_empty() || GATES_ON.contains(&gate))
+}
+
 fn schema_table(schema: &[Row], proto_only: &[Row]) -> Result<String, AnyError> {
     let mut types: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    for row in schema.iter().filter(|row| kept(row)) {
-        types.entry(&row["type"]).or_default().push(row);
+    for row in schema.iter().filter(|row| type_is_kept(row)) {
+        let fields = types.entry(&row["type"]).or_default();
+        if field_is_kept(row) {
+            fields.push(row);
+        }
     }
     let container = types["io.k8s.api.core.v1.Container"].clone();
     let mut by_short: BTreeMap<&str, (&str, Vec<&Row>)> = BTreeMap::new();
@@ -170,7 +178,7 @@ fn schema_table(schema: &[Row], proto_only: &[Row]) -> Result<String, AnyError> 
     for (name, (full, rows)) in by_short {
         let flag = if ATOMIC.contains(&name) { "\ta" } else { "" };
         writeln!(out, "{name}{flag}")?;
-        for row in rows.iter().filter(|row| !row["field"].is_empty()) {
+        for row in &rows {
             let go = if name == "core.v1.EphemeralContainer" {
                 container.iter().copied().find(|other| other["field"] == row["field"]).unwrap_or(row)
             } else {
