@@ -10,6 +10,7 @@ pub mod events;
 mod key;
 mod metadata;
 mod object;
+pub mod patch;
 pub mod quantity;
 pub mod registry;
 mod request;
