@@ -2,5 +2,22 @@
 //!
 //! It decides; a [`runtime::Runtime`] carries out. It knows `base` and `api` only, so that an agent in the process and one on
 //! another machine are the same code, and Wasm and Docker pods behave alike because they share it.
+//!
+//! [`NodeAgent`] is a pure machine: [`Input`] in, [`Output`]s out, time as an argument. It reads no clock and never waits.
 
 pub mod runtime;
+
+mod agent;
+mod checkpoint;
+mod config;
+pub mod fake;
+mod input;
+mod output;
+mod restart;
+
+pub use agent::NodeAgent;
+pub use checkpoint::{Checkpoint, ContainerCheckpoint, ObjectCheckpoint, PodCheckpoint};
+pub use config::{Capacity, NodeConfig};
+pub use input::{Input, RequestId};
+pub use output::{EventRecord, EventType, Heartbeat, Output};
+pub use restart::Termination;

@@ -14,6 +14,10 @@ use coracle_api::Uid;
 use coracle_base::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod duplex;
+
+pub use duplex::duplex;
+
 /// Which instance of which container of which pod. A restarted container is another instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContainerId {
@@ -231,7 +235,7 @@ pub enum RuntimeCommand {
 }
 
 /// `imagePullPolicy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PullPolicy {
     /// Ask the registry whether there is a newer one.
     Always,

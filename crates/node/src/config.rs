@@ -1,0 +1,92 @@
+//! What a node is: its name, size, address range and versions. Given once, when the agent is made.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How much a node has to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Pods.
+    pub pods: u32,
+}
+
+impl Default for Capacity {
+    /// One core, 1 GiB, and Kubernetes' 110 pods.
+    fn default() -> Self {
+        Self { cpu_millis: 1000, memory: 1 << 30, pods: 110 }
+    }
+}
+
+/// A node as its agent registers and runs it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// The Node's name, which is also its hostname.
+    pub name: String,
+    /// Labels beside `kubernetes.io/hostname`, `kubernetes.io/arch` and `kubernetes.io/os`.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Taints to register with, as in `spec.taints`.
+    pub taints: Vec<Value>,
+    /// Capacity; all of it is allocatable.
+    pub capacity: Capacity,
+    /// The pods' range: network and prefix length (8 to 30). Wasm pods have its upper half.
+    pub pod_range: (Ipv4Addr, u8),
+    /// The node's own address: `InternalIP`, and `hostIP` of its pods.
+    pub address: IpAddr,
+    /// `amd64`, `arm64`, ...
+    pub architecture: String,
+    /// `linux`, `darwin`, `windows`.
+    pub operating_system: String,
+    /// `nodeInfo.osImage`.
+    pub os_image: String,
+    /// `nodeInfo.kernelVersion`.
+    pub kernel_version: String,
+    /// `nodeInfo.kubeletVersion`, as in `v1.36.0+coracle.1`.
+    pub kubelet_version: String,
+    /// `nodeInfo.containerRuntimeVersion`, as in `wasmtime://48.0.8`; what stands before `://` starts container ids.
+    pub container_runtime_version: String,
+    /// `nodeInfo.machineID` and `systemUUID`.
+    pub machine_id: String,
+    /// `nodeInfo.bootID`: another one each time the agent starts.
+    pub boot_id: String,
+    /// The longest wait of a crash loop (`crashLoopBackOff.maxContainerRestartPeriod`), 1 s to 300 s.
+    pub crash_loop_max: Duration,
+}
+
+impl NodeConfig {
+    /// A node of this name with one core, 1 GiB, the range 10.42.0.0/24 and the address 127.0.0.1.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            taints: Vec::new(),
+            capacity: Capacity::default(),
+            pod_range: (Ipv4Addr::new(10, 42, 0, 0), 24),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            architecture: "amd64".into(),
+            operating_system: "linux".into(),
+            os_image: "Coracle".into(),
+            kernel_version: "unknown".into(),
+            kubelet_version: concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSION")).into(),
+            container_runtime_version: "wasmtime://48".into(),
+            machine_id: String::new(),
+            boot_id: String::new(),
+            crash_loop_max: Duration::from_secs(300),
+        }
+    }
+
+    /// What container ids start with: `wasmtime` of `wasmtime://48`.
+    pub(crate) fn runtime_scheme(&self) -> &str {
+        self.container_runtime_version.split("://").next().unwrap_or_default()
+    }
+}

@@ -1,0 +1,92 @@
+//! The ConfigMaps, Secrets and Services that the API server told of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use bytes::Bytes;
+use coracle_api::resources::{CONFIG_MAPS, SECRETS, SERVICES};
+use coracle_api::{GroupResource, ObjectKey};
+use serde_json::Value;
+
+use crate::ObjectCheckpoint;
+
+/// What pods read: objects by key. Its bound is the API server's: it holds what is watched.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    by_key: BTreeMap<ObjectKey, Arc<Value>>,
+}
+
+/// A ConfigMap's or a Secret's data: keys with their contents.
+pub(crate) type Data = BTreeMap<String, Bytes>;
+
+impl Objects {
+    /// Whether objects of a resource are kept here.
+    pub(crate) fn keeps(resource: &GroupResource) -> bool {
+        [CONFIG_MAPS, SECRETS, SERVICES].contains(resource)
+    }
+
+    pub(crate) fn insert(&mut self, key: ObjectKey, object: Arc<Value>) {
+        self.by_key.insert(key, object);
+    }
+
+    pub(crate) fn remove(&mut self, key: &ObjectKey) {
+        self.by_key.remove(key);
+    }
+
+    /// The data of a ConfigMap, `binaryData` included.
+    pub(crate) fn config_map(&self, namespace: &str, name: &str) -> Option<Data> {
+        let object = self.by_key.get(&ObjectKey::new(CONFIG_MAPS, namespace, name))?;
+        let mut data: Data = entries(&object["data"]).map(|(k, v)| (k, Bytes::from(v.to_owned()))).collect();
+        data.extend(entries(&object["binaryData"]).filter_map(|(k, v)| Some((k, decode(v)?))));
+        Some(data)
+    }
+
+    /// The data of a Secret, decoded.
+    pub(crate) fn secret(&self, namespace: &str, name: &str) -> Option<Data> {
+        let object = self.by_key.get(&ObjectKey::new(SECRETS, namespace, name))?;
+        Some(entries(&object["data"]).filter_map(|(k, v)| Some((k, decode(v)?))).collect())
+    }
+
+    /// One Service.
+    pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<&Value> {
+        self.by_key.get(&ObjectKey::new(SERVICES, namespace, name)).map(Arc::as_ref)
+    }
+
+    /// The Services of a namespace with their names, in name order.
+    pub(crate) fn services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        self.by_key
+            .range(ObjectKey::new(SERVICES, namespace, "")..)
+            .take_while(move |(key, _)| key.resource == SERVICES && &*key.namespace == namespace)
+            .map(|(key, value)| (&*key.name, value.as_ref()))
+    }
+
+    /// The objects that pods read, for the checkpoint: `wanted` says of which key.
+    pub(crate) fn checkpoint(&self, wanted: impl Fn(&ObjectKey) -> bool) -> Vec<ObjectCheckpoint> {
+        self.by_key
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(key, object)| ObjectCheckpoint { resource: key.resource.clone(), object: Arc::clone(object) })
+            .collect()
+    }
+
+    /// Takes an object of a checkpoint, unless it is known already.
+    pub(crate) fn restore(&mut self, checkpoint: ObjectCheckpoint) {
+        let text = |name: &str| checkpoint.object["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let key = ObjectKey::new(checkpoint.resource.clone(), &text("namespace"), &text("name"));
+        self.by_key.entry(key).or_insert(checkpoint.object);
+    }
+
+    /// Forgets what is not among `seen`.
+    pub(crate) fn retain(&mut self, seen: impl Fn(&ObjectKey) -> bool) {
+        self.by_key.retain(|key, _| seen(key));
+    }
+}
+
+fn entries(map: &Value) -> impl Iterator<Item = (String, &str)> {
+    map.as_object().into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?)))
+}
+
+fn decode(text: &str) -> Option<Bytes> {
+    base64::engine::general_purpose::STANDARD.decode(text).ok().map(Bytes::from)
+}

@@ -1,0 +1,37 @@
+//! The reasons that the agent gives, of Events, waiting and terminated containers, and conditions: Kubernetes' own words.
+
+pub(crate) const BACK_OFF: &str = "BackOff";
+pub(crate) const COMPLETED: &str = "Completed";
+pub(crate) const CONTAINER_CREATING: &str = "ContainerCreating";
+pub(crate) const CONTAINER_STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+pub(crate) const CONTAINERS_NOT_INITIALIZED: &str = "ContainersNotInitialized";
+pub(crate) const CONTAINERS_NOT_READY: &str = "ContainersNotReady";
+pub(crate) const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
+pub(crate) const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
+pub(crate) const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
+pub(crate) const CREATED: &str = "Created";
+pub(crate) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+pub(crate) const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
+pub(crate) const ERR_IMAGE_PULL: &str = "ErrImagePull";
+pub(crate) const ERROR: &str = "Error";
+pub(crate) const FAILED: &str = "Failed";
+pub(crate) const FAILED_CREATE_POD_SANDBOX: &str = "FailedCreatePodSandBox";
+pub(crate) const FAILED_MOUNT: &str = "FailedMount";
+pub(crate) const FAILED_POST_START_HOOK: &str = "FailedPostStartHook";
+pub(crate) const FAILED_PRE_STOP_HOOK: &str = "FailedPreStopHook";
+pub(crate) const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
+pub(crate) const INSPECT_FAILED: &str = "InspectFailed";
+pub(crate) const INVALID_IMAGE_NAME: &str = "InvalidImageName";
+pub(crate) const KILLING: &str = "Killing";
+pub(crate) const POD_COMPLETED: &str = "PodCompleted";
+pub(crate) const POD_FAILED: &str = "PodFailed";
+pub(crate) const POD_INITIALIZING: &str = "PodInitializing";
+pub(crate) const POST_START_HOOK_ERROR: &str = "PostStartHookError";
+pub(crate) const PULLED: &str = "Pulled";
+pub(crate) const PULLING: &str = "Pulling";
+pub(crate) const READINESS_GATES_NOT_READY: &str = "ReadinessGatesNotReady";
+pub(crate) const RUN_CONTAINER_ERROR: &str = "RunContainerError";
+pub(crate) const START_ERROR: &str = "StartError";
+pub(crate) const STARTED: &str = "Started";
+pub(crate) const STARTING: &str = "Starting";
+pub(crate) const UNHEALTHY: &str = "Unhealthy";
