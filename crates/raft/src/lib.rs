@@ -1,1 +1,11 @@
-//! Coracle's raft crate.
+//! Consensus: one [`Member`] of a Raft group, as a pure machine around the `raft` crate, whose types stay inside.
+//!
+//! Entries are bytes: this crate does not know Kubernetes. It reads no clock and draws nothing of its own: time and a seeded
+//! generator are arguments. What must be durable, sent or applied is returned as data.
+
+mod log;
+mod member;
+mod wal;
+
+pub use member::{Config, Input, Member, MemberId, Message, Output, ProposalId};
+pub use wal::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};
