@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
 use crate::{Gvk, Metadata, ObjectKey, Revision, canonical_json};
@@ -56,8 +56,10 @@ impl Object {
         body: Bytes,
         attributes: Attributes,
     ) -> Result<Self, DecodeError> {
-        let value: Value = serde_json::from_slice(&body).map_err(|source| DecodeError { key: key.clone(), source })?;
-        Ok(Self { metadata: Metadata::of(&value), key, revision, attributes, body })
+        match read_body(&body) {
+            Ok(metadata) => Ok(Self { key, revision, metadata, attributes, body }),
+            Err(source) => Err(DecodeError { key, source }),
+        }
     }
 
     /// The same object at another revision.
@@ -133,6 +135,15 @@ impl Object {
     }
 }
 
+/// Checks that readers can splice into the body, and reads its metadata.
+fn read_body(body: &[u8]) -> Result<Metadata, serde_json::Error> {
+    let text = std::str::from_utf8(body).map_err(serde_json::Error::custom)?;
+    if !body.starts_with(BODY_START) || body.get(BODY_START.len()) != Some(&b'"') {
+        return Err(serde_json::Error::custom("the body does not start with metadata"));
+    }
+    Metadata::of_json(text)
+}
+
 fn strip(value: &mut Value) {
     let Some(map) = value.as_object_mut() else { return };
     map.remove("kind");
@@ -179,5 +190,19 @@ mod tests {
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"a"},"data":{"k":"v"}}"#
         );
         assert_eq!(object.value(Some(&CONFIG_MAP)), serde_json::from_str::<Value>(&text).unwrap());
+    }
+
+    #[test]
+    fn a_body_that_readers_cannot_splice_into_is_refused() {
+        let read = |body: &'static [u8]| {
+            let key = ObjectKey::new(CONFIG_MAPS, "default", "a");
+            Object::from_body(key, Revision(7), Bytes::from_static(body), Attributes::new())
+        };
+        assert!(read(br#"{"metadata":{"name":"a"},"data":{}}"#).is_ok());
+        let broken: [&[u8]; 5] =
+            [b"", b"{}", br#"{"metadata":{}}"#, br#"{"metadata":{"name":"a"}"#, b"{\"metadata\":{\"name\":\"\xff\"}}"];
+        for body in broken {
+            assert!(read(body).is_err(), "{body:?}");
+        }
     }
 }

@@ -16,6 +16,11 @@ macro_rules! resources {
             const ALL: &[(GroupResource, Gvk)] = &[$(($name, $gvk)),*];
             ALL.iter().find(|(known, _)| known == resource).map(|(_, gvk)| gvk.clone())
         }
+
+        /// The resource of a group and plural, without an allocation, where it is one of these.
+        pub fn known(group: &str, resource: &str) -> Option<GroupResource> {
+            [$($name),*].into_iter().find(|known| known.resource == resource && known.group == group)
+        }
     };
 }
 

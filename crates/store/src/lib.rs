@@ -4,11 +4,16 @@
 //! Applying an entry reads no clock, no randomness and no configuration: time, ids and addresses travel in the entry.
 //! The store knows metadata and attributes, never a kind's spec.
 
+mod apply;
+mod cache;
 mod codec;
+mod pools;
+mod root;
 mod settlement;
 mod state;
 mod transaction;
 mod view;
+mod window;
 
 pub use settlement::{Pool, Render, Settlement, Want};
 pub use state::{CodecError, Store, StoreOptions};

@@ -37,12 +37,22 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// What is written.
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
 /// All or nothing: either every precondition and settlement holds and every write is done, or nothing happens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     /// What must hold.
     pub preconditions: Vec<Precondition>,
-    /// What is written. A `Put` of the same bytes that are there changes nothing and makes no revision.
+    /// What is written, each key once. A `Put` of the same bytes and attributes that are there changes nothing and makes
+    /// no revision.
     pub writes: Vec<Write>,
     /// What is settled at apply, in order.
     pub settlements: Vec<Settlement>,
@@ -91,7 +101,7 @@ pub enum Refused {
     Taken {
         /// The pool.
         pool: String,
-        /// The value, as an offset in the pool's range.
+        /// The value.
         value: u64,
     },
     /// A value that was asked for is outside the pool's range.
@@ -102,6 +112,10 @@ pub enum Refused {
         /// The value.
         value: u64,
     },
+    /// The transaction itself is wrong: it writes a key twice, a body is no object, or a settlement names a place that
+    /// cannot be written. Who prepared it has a defect; every member refuses it alike.
+    #[error("the write of {0} is malformed")]
+    Malformed(ObjectKey),
     /// The transaction was made in another term.
     #[error("made in term {made}, applied in term {applied}")]
     Term {
