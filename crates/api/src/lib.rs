@@ -6,7 +6,9 @@
 //! because the embedder chooses `k8s-openapi`'s version feature and a typed round trip would drop fields.
 
 mod canonical;
+pub mod decode;
 pub mod events;
+mod go_json;
 mod key;
 mod metadata;
 mod object;
