@@ -5,8 +5,54 @@
 
 mod controller;
 mod manager;
+mod object;
+mod pod;
 mod queue;
+
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod garbage_collector;
+mod namespace;
+mod node_lifecycle;
+mod pod_garbage_collector;
+mod replica_set;
+mod service;
+mod service_account;
+mod taint_eviction;
+
+#[cfg(test)]
+mod testing;
+
+use coracle_base::Rng;
 
 pub use controller::{Action, Context, Controller, Failure, Outcome, Patch, Verb, Watch, Watched};
 pub use coracle_api::events::{EventRecord, EventRecorder, EventType, EventWrite};
+pub use deployment::DeploymentController;
+pub use endpoint_slice::EndpointSliceController;
+pub use endpoints::EndpointsController;
+pub use garbage_collector::GarbageCollector;
 pub use manager::{Manager, Work, WorkId};
+pub use namespace::NamespaceController;
+pub use node_lifecycle::NodeLifecycleController;
+pub use pod_garbage_collector::PodGarbageCollector;
+pub use replica_set::ReplicaSetController;
+pub use service_account::{RootCaPublisher, ServiceAccountController};
+pub use taint_eviction::TaintEvictionController;
+
+/// Every controller; `root_ca` is the certificate (PEM) that `kube-root-ca.crt` publishes.
+pub fn all(root_ca: &str, rng: &mut Rng) -> Vec<Box<dyn Controller>> {
+    vec![
+        Box::new(DeploymentController),
+        Box::new(ReplicaSetController::new(rng.fork())),
+        Box::new(EndpointSliceController::new(rng.fork())),
+        Box::new(EndpointsController),
+        Box::new(NamespaceController),
+        Box::new(ServiceAccountController),
+        Box::new(RootCaPublisher::new(root_ca)),
+        Box::new(NodeLifecycleController::default()),
+        Box::new(TaintEvictionController::default()),
+        Box::new(PodGarbageCollector::default()),
+        Box::new(GarbageCollector),
+    ]
+}
