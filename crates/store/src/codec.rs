@@ -187,3 +187,6 @@ fn version(reader: &mut Reader<'_>, known: u8) -> Result<(), Damage> {
 fn error(what: &'static str) -> impl FnOnce(Damage) -> CodecError {
     move |why| CodecError { what, why }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,8 +43,11 @@ type Namespace = OrdMap<Arc<str>, Arc<Object>>;
 #[derive(Clone, Debug, PartialEq)]
 struct AttributeIndex {
     attribute: Arc<str>,
-    keys: OrdMap<Arc<str>, OrdSet<(Arc<str>, Arc<str>)>>,
+    keys: OrdMap<Arc<str>, OrdSet<NamespacedName>>,
 }
+
+/// A namespace and a name.
+type NamespacedName = (Arc<str>, Arc<str>);
 
 impl Root {
     pub(crate) fn new(indexed: &[(String, String)]) -> Self {

@@ -29,7 +29,7 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            window: Duration::from_secs(300),
+            window: Duration::from_mins(5),
             window_bytes: 64 << 20,
             cache_bytes: 64 << 20,
             indexed: vec![("pods".into(), "spec.nodeName".into())],
@@ -138,5 +138,7 @@ impl Entry {
     }
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;
