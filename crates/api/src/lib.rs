@@ -13,6 +13,7 @@ mod key;
 mod metadata;
 mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod registry;
 mod request;
@@ -20,6 +21,7 @@ pub mod resources;
 pub mod schema;
 pub mod selector;
 mod status;
+pub mod yaml;
 
 pub use canonical::{canonical_json, write_canonical_json};
 pub use key::{GroupResource, GroupVersion, Gvk, ObjectKey, Revision, Uid};
