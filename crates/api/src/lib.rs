@@ -12,6 +12,7 @@ mod go_json;
 mod key;
 mod metadata;
 mod object;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

@@ -26,8 +26,8 @@ impl YamlError {
         let plain = serde_saphyr::render_options! { snippets: serde_saphyr::SnippetMode::Off };
         let message = error.render_with_options(plain);
         let first = message.lines().next().unwrap_or("not YAML");
-        // The place is a field of its own.
-        let end = first.rfind(" at line ").unwrap_or(first.len());
+        // The place is a field of its own, and the parser's options are not the reader's business.
+        let end = first.find(", set DuplicateKeyPolicy").or_else(|| first.rfind(" at line ")).unwrap_or(first.len());
         Self {
             line: location.map_or(1, |at| at.line()),
             column: location.map_or(1, |at| at.column()),

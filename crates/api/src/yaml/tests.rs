@@ -34,7 +34,9 @@ fn an_error_is_one_line_with_its_place() {
         assert!(!error.message.is_empty() && !error.message.contains(" at line "), "{shown}");
     }
     let error = parse_documents(b"kind: A\n---\nkind: [B\n").unwrap_err();
-    assert_eq!(error.line, 4, "{error}");
+    assert_eq!(error.line, 3, "{error}");
+    let error = parse(b"a: 1\na: 2\n").unwrap_err();
+    assert_eq!(error.to_string(), "yaml: line 2, column 1: duplicate mapping key: a");
     assert!(parse(b"\xff").is_err());
 }
 
