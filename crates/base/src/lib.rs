@@ -1,4 +1,4 @@
-//! The words that every other crate shares: time as a value, seeded randomness, back-off and timers.
+//! The words that every other crate shares: time as a value, seeded randomness, back-off, timers, and the pieces of binary encodings.
 //!
 //! This crate reads no clock, no file, no socket and no generator of the operating system:
 //! a [`Now`] is always an argument, and an [`Rng`] always has a seed.
@@ -7,6 +7,7 @@ mod backoff;
 mod delay_queue;
 mod rng;
 mod time;
+pub mod wire;
 
 pub use backoff::Backoff;
 pub use delay_queue::DelayQueue;

@@ -10,7 +10,11 @@ fn controller() -> ReplicaSetController {
 
 #[test]
 fn creates_what_lacks_in_batches_that_double() {
-    check(controller(), "rs/web", "rs/web replicas=4", expect![[r#"
+    check(
+        controller(),
+        "rs/web",
+        "rs/web replicas=4",
+        expect![[r#"
         # round 0
         create Pod/web-wsj4b
         status ReplicaSet/web observedGeneration=1 replicas=0 terminatingReplicas=0
@@ -27,7 +31,8 @@ fn creates_what_lacks_in_batches_that_double() {
         # round 3
         event ReplicaSet/web Normal SuccessfulCreate Created pod: web-ntstx
         status ReplicaSet/web fullyLabeledReplicas=4 replicas=4
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

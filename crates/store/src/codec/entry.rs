@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use coracle_base::Timestamp;
 
-use super::{Damage, Reader, Writer, error, version};
+use super::{Damage, ReadKeys, Reader, WriteKeys, Writer, error};
 use crate::{CodecError, Entry, Pool, Precondition, Render, Settlement, Transaction, Want, Write};
 
 const FORMAT: u8 = 1;
@@ -12,19 +12,16 @@ pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
     let mut w = Writer::default();
     w.byte(FORMAT);
     w.signed(entry.time.as_nanos());
-    w.length(entry.transactions.len());
-    for transaction in &entry.transactions {
-        write_transaction(&mut w, transaction);
-    }
-    w.0.into()
+    w.list(&entry.transactions, write_transaction);
+    w.finish().into()
 }
 
 pub(crate) fn decode_entry(bytes: &[u8]) -> Result<Entry, CodecError> {
-    read_entry(&mut Reader(bytes)).map_err(error("entry"))
+    read_entry(&mut Reader::new(bytes)).map_err(error("entry"))
 }
 
 fn read_entry(r: &mut Reader<'_>) -> Result<Entry, Damage> {
-    version(r, FORMAT)?;
+    r.version(FORMAT)?;
     let time = Timestamp::from_nanos(r.signed()?);
     let transactions = r.list(read_transaction)?;
     r.finish()?;
@@ -33,39 +30,30 @@ fn read_entry(r: &mut Reader<'_>) -> Result<Entry, Damage> {
 
 fn write_transaction(w: &mut Writer, transaction: &Transaction) {
     w.option(transaction.term, Writer::number);
-    w.length(transaction.preconditions.len());
-    for precondition in &transaction.preconditions {
-        match precondition {
-            Precondition::Absent(key) => {
-                w.byte(0);
-                w.key(key);
-            }
-            Precondition::At(key, revision) => {
-                w.byte(1);
-                w.key(key);
-                w.number(revision.0);
-            }
+    w.list(&transaction.preconditions, |w, precondition| match precondition {
+        Precondition::Absent(key) => {
+            w.byte(0);
+            w.key(key);
         }
-    }
-    w.length(transaction.writes.len());
-    for write in &transaction.writes {
-        match write {
-            Write::Put { key, body, attributes } => {
-                w.byte(0);
-                w.key(key);
-                w.bytes(body);
-                w.attributes(attributes);
-            }
-            Write::Delete { key } => {
-                w.byte(1);
-                w.key(key);
-            }
+        Precondition::At(key, revision) => {
+            w.byte(1);
+            w.key(key);
+            w.number(revision.0);
         }
-    }
-    w.length(transaction.settlements.len());
-    for settlement in &transaction.settlements {
-        write_settlement(w, settlement);
-    }
+    });
+    w.list(&transaction.writes, |w, write| match write {
+        Write::Put { key, body, attributes } => {
+            w.byte(0);
+            w.key(key);
+            w.bytes(body);
+            w.attributes(attributes);
+        }
+        Write::Delete { key } => {
+            w.byte(1);
+            w.key(key);
+        }
+    });
+    w.list(&transaction.settlements, write_settlement);
 }
 
 fn read_transaction(r: &mut Reader<'_>) -> Result<Transaction, Damage> {
@@ -74,12 +62,12 @@ fn read_transaction(r: &mut Reader<'_>) -> Result<Transaction, Damage> {
         preconditions: r.list(|r| match r.byte()? {
             0 => r.key().map(Precondition::Absent),
             1 => Ok(Precondition::At(r.key()?, r.revision()?)),
-            other => Err(format!("{other} is no precondition")),
+            other => Err(format!("{other} is no precondition").into()),
         })?,
         writes: r.list(|r| match r.byte()? {
             0 => Ok(Write::Put { key: r.key()?, body: r.body()?, attributes: r.attributes()? }),
             1 => Ok(Write::Delete { key: r.key()? }),
-            other => Err(format!("{other} is no write")),
+            other => Err(format!("{other} is no write").into()),
         })?,
         settlements: r.list(read_settlement)?,
     })
@@ -103,10 +91,7 @@ fn write_settlement(w: &mut Writer, settlement: &Settlement) {
             };
             w.option(exactly, Writer::number);
             w.length(*write);
-            w.length(pointers.len());
-            for pointer in pointers {
-                w.text(pointer);
-            }
+            w.list(pointers, |w, pointer| w.text(pointer));
             match render {
                 Render::Number => w.byte(0),
                 Render::Ipv4 => w.byte(1),
@@ -139,11 +124,11 @@ fn read_settlement(r: &mut Reader<'_>) -> Result<Settlement, Damage> {
                 0 => Render::Number,
                 1 => Render::Ipv4,
                 2 => Render::Ipv4Range(r.byte()?),
-                other => return Err(format!("{other} is no form")),
+                other => return Err(format!("{other} is no form").into()),
             },
             attribute: r.option(|r| r.text().map(str::to_owned))?,
         }),
         2 => Ok(Settlement::Release { pool: r.text()?.to_owned(), owner: r.key()?, value: r.number()? }),
-        other => Err(format!("{other} is no settlement")),
+        other => Err(format!("{other} is no settlement").into()),
     }
 }

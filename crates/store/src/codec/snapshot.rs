@@ -9,7 +9,7 @@ use coracle_api::{GroupResource, Object, ObjectKey, Revision};
 use coracle_base::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{Damage, Reader, Writer, error, version};
+use super::{Damage, ReadKeys, Reader, WriteKeys, Writer, error};
 use crate::root::Root;
 use crate::window::Window;
 use crate::{Change, CodecError, Store, StoreOptions, View};
@@ -20,21 +20,21 @@ const CHECKSUM_LEN: usize = 32;
 
 pub(crate) fn encode_snapshot(view: &View) -> Vec<u8> {
     let mut w = Writer::default();
-    w.0.extend_from_slice(MAGIC);
+    w.raw(MAGIC);
     w.byte(FORMAT);
     write_state(&mut w, view.root());
     w.signed(view.time().as_nanos());
     write_window(&mut w, view.window());
-    let checksum = Sha256::digest(&w.0);
-    w.0.extend_from_slice(&checksum);
-    w.0
+    let checksum = Sha256::digest(w.as_bytes());
+    w.raw(&checksum);
+    w.finish()
 }
 
 /// The SHA-256 of objects, counters and settlements.
 pub(crate) fn digest(root: &Root) -> [u8; 32] {
     let mut w = Writer::default();
     write_state(&mut w, root);
-    Sha256::digest(&w.0).into()
+    Sha256::digest(w.as_bytes()).into()
 }
 
 pub(crate) fn decode_snapshot(options: StoreOptions, bytes: &[u8]) -> Result<Store, CodecError> {
@@ -45,8 +45,8 @@ fn read_snapshot(options: StoreOptions, bytes: &[u8]) -> Result<Store, Damage> {
     let content = bytes.len().checked_sub(CHECKSUM_LEN).map(|length| bytes.split_at(length));
     let (content, checksum) = content.ok_or("it ends early")?;
     let Some(content_behind_magic) = content.strip_prefix(MAGIC) else { return Err("it is no snapshot".into()) };
-    let mut r = Reader(content_behind_magic);
-    version(&mut r, FORMAT)?;
+    let mut r = Reader::new(content_behind_magic);
+    r.version(FORMAT)?;
     if *Sha256::digest(content) != *checksum {
         return Err("its checksum is wrong".into());
     }
@@ -124,28 +124,26 @@ fn write_object(w: &mut Writer, object: &Object) {
 fn read_object(r: &mut Reader<'_>, key: ObjectKey) -> Result<Arc<Object>, Damage> {
     let (revision, attributes, body) = (r.revision()?, r.attributes()?, r.body()?);
     let object = Object::from_body(key, revision, body, attributes);
-    object.map(Arc::new).map_err(|error| format!("{error}: {}", error.source))
+    object.map(Arc::new).map_err(|error| format!("{error}: {}", error.source).into())
 }
 
 fn write_window(w: &mut Writer, window: &Window) {
     let floors: Vec<_> = window.floors().collect();
-    w.length(floors.len());
-    for (resource, floor) in floors {
+    w.list(floors, |w, (resource, floor)| {
         w.resource(resource);
         w.number(floor.0);
-    }
+    });
     let steps = window.steps();
     w.length(steps.len() - 1);
     for index in (1..steps.len()).rev() {
         let (before, step) = (&steps[index - 1], &steps[index]);
         w.number(step.root.revision.0);
         w.signed(step.time.as_nanos());
-        let changes: Vec<_> = window.changes_of(step).collect();
-        w.length(changes.len());
-        for key in changes.into_iter().filter_map(Change::object).map(|object| object.key()) {
-            w.key(key);
-            w.option(before.root.object(key), |w, old| write_object(w, old));
-        }
+        let objects: Vec<_> = window.changes_of(step).filter_map(Change::object).collect();
+        w.list(objects, |w, object| {
+            w.key(object.key());
+            w.option(before.root.object(object.key()), |w, old| write_object(w, old));
+        });
     }
     if let Some(oldest) = steps.front() {
         w.number(oldest.root.revision.0);
@@ -168,7 +166,7 @@ fn read_window(r: &mut Reader<'_>, newest: Root) -> Result<Window, Damage> {
     for _ in 0..r.number()? {
         let revision = r.revision()?;
         if revision != root.revision {
-            return Err(format!("the window has revision {revision} where {} is next", root.revision));
+            return Err(format!("the window has revision {revision} where {} is next", root.revision).into());
         }
         let time = Timestamp::from_nanos(r.signed()?);
         let changed = r.list(|r| undo(r, &mut root, &floors))?;
@@ -177,7 +175,7 @@ fn read_window(r: &mut Reader<'_>, newest: Root) -> Result<Window, Damage> {
         root.revision = Revision(revision.0.checked_sub(1).ok_or("the window goes back too far")?);
     }
     if r.revision()? != root.revision {
-        return Err(format!("the window does not start at revision {}", root.revision));
+        return Err(format!("the window does not start at revision {}", root.revision).into());
     }
     let time = Timestamp::from_nanos(r.signed()?);
     let compacted = root.compacted;

@@ -106,17 +106,6 @@ fn a_flipped_bit_in_a_snapshot_is_found() {
     }
 }
 
-#[test]
-fn numbers_of_any_size_are_read_as_written_and_longer_ones_refused() {
-    for number in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
-        let mut w = Writer::default();
-        w.number(number);
-        assert_eq!(Reader(&w.0).number(), Ok(number));
-    }
-    assert!(Reader(&[0xff; 10]).number().is_err());
-    assert!(Reader(&[0x80; 11]).number().is_err());
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
