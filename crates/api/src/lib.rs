@@ -5,6 +5,7 @@
 //! Typed kinds come from `k8s-openapi` and are read-only views: what is stored comes from JSON values through the schema table,
 //! because the embedder chooses `k8s-openapi`'s version feature and a typed round trip would drop fields.
 
+pub mod apply;
 mod canonical;
 pub mod decode;
 pub mod events;
