@@ -1,0 +1,98 @@
+//! `meta.k8s.io/v1` Table: what `kubectl get` prints.
+
+use coracle_api::Object;
+use serde_json::Value;
+
+use super::{ListMeta, Presenter, write_partial};
+use crate::request::negotiate::IncludeObject;
+use crate::strategy::{Column, Row};
+
+impl Presenter<'_> {
+    /// Appends a whole Table.
+    pub(crate) fn write_table(&self, meta: &ListMeta, objects: &[&Object], out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#);
+        meta.write(out);
+        out.extend_from_slice(br#","columnDefinitions":"#);
+        write_columns(self.strategy.columns(), out);
+        out.extend_from_slice(br#","rows":["#);
+        for (index, object) in objects.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            self.write_row(object, out);
+        }
+        out.extend_from_slice(b"]}");
+    }
+
+    /// Appends the Table of one watch event; the columns are told once in a watch.
+    pub(crate) fn write_event_table(&self, object: &Object, columns: bool, out: &mut Vec<u8>) {
+        if columns {
+            let meta = ListMeta { revision: object.revision(), ..ListMeta::default() };
+            self.write_table(&meta, &[object], out);
+            return;
+        }
+        let head = format!(
+            r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{{"resourceVersion":"{}"}},"columnDefinitions":null,"rows":["#,
+            object.revision()
+        );
+        out.extend_from_slice(head.as_bytes());
+        self.write_row(object, out);
+        out.extend_from_slice(b"]}");
+    }
+
+    /// Appends the Table of a bookmark: an empty row whose object carries the bookmark's metadata.
+    pub(crate) fn write_bookmark_table(&self, metadata: &Value, out: &mut Vec<u8>) {
+        let empty = serde_json::json!({ "metadata": {} });
+        let cells = Value::Array(self.strategy.row(&empty, self.now).cells);
+        let table = serde_json::json!({
+            "kind": "Table",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": { "resourceVersion": metadata["resourceVersion"] },
+            "columnDefinitions": null,
+            "rows": [{
+                "cells": cells,
+                "object": { "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata },
+            }],
+        });
+        out.extend_from_slice(table.to_string().as_bytes());
+    }
+
+    fn write_row(&self, object: &Object, out: &mut Vec<u8>) {
+        let value = object.value(Some(&self.resource.gvk));
+        let Row { cells, conditions } = self.strategy.row(&value, self.now);
+        out.extend_from_slice(br#"{"cells":"#);
+        out.extend_from_slice(Value::Array(cells).to_string().as_bytes());
+        if !conditions.is_empty() {
+            out.extend_from_slice(br#","conditions":"#);
+            out.extend_from_slice(Value::Array(conditions).to_string().as_bytes());
+        }
+        match self.encoding.include {
+            IncludeObject::None => out.extend_from_slice(br#","object":null"#),
+            IncludeObject::Metadata => {
+                out.extend_from_slice(br#","object":"#);
+                write_partial(object, out);
+            }
+            IncludeObject::Object => {
+                out.extend_from_slice(br#","object":"#);
+                object.write_json(Some(&self.resource.gvk), out);
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+fn write_columns(columns: &[Column], out: &mut Vec<u8>) {
+    let list: Vec<Value> = columns
+        .iter()
+        .map(|column| {
+            serde_json::json!({
+                "name": column.name,
+                "type": column.kind,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            })
+        })
+        .collect();
+    out.extend_from_slice(Value::Array(list).to_string().as_bytes());
+}
