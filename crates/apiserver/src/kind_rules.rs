@@ -2,29 +2,6 @@
 
 use coracle_api::{GroupResource, Resource};
 
-/// Kinds whose objects have a `metadata.generation`, starting at one.
-const GENERATION: [(&str, &str); 15] = [
-    ("", "pods"),
-    ("", "podtemplates"),
-    ("", "replicationcontrollers"),
-    ("apps", "daemonsets"),
-    ("apps", "deployments"),
-    ("apps", "replicasets"),
-    ("apps", "statefulsets"),
-    ("batch", "cronjobs"),
-    ("batch", "jobs"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("networking.k8s.io", "ingressclasses"),
-    ("networking.k8s.io", "ingresses"),
-    ("networking.k8s.io", "networkpolicies"),
-    ("policy", "poddisruptionbudgets"),
-    ("scheduling.k8s.io", "priorityclasses"),
-];
-
-/// Kinds that a PUT must name a `resourceVersion` of.
-const CONDITIONAL_UPDATE: [(&str, &str); 3] =
-    [("coordination.k8s.io", "leases"), ("node.k8s.io", "runtimeclasses"), ("policy", "poddisruptionbudgets")];
-
 /// Kinds whose DELETE answers with the object even when it is gone.
 const RETURNS_DELETED: [(&str, &str); 9] = [
     ("", "namespaces"),
@@ -43,16 +20,6 @@ const ORPHANS_BY_DEFAULT: [(&str, &str); 2] = [("", "replicationcontrollers"), (
 
 fn listed(table: &[(&str, &str)], resource: &GroupResource) -> bool {
     table.contains(&(&*resource.group, &*resource.resource))
-}
-
-/// Whether objects have a generation.
-pub(crate) fn has_generation(resource: &Resource) -> bool {
-    listed(&GENERATION, &resource.group_resource)
-}
-
-/// Whether a PUT without a `resourceVersion` overwrites whatever is there.
-pub(crate) fn allows_unconditional_update(resource: &Resource) -> bool {
-    !listed(&CONDITIONAL_UPDATE, &resource.group_resource)
 }
 
 /// Whether DELETE answers with the object even when it is gone.

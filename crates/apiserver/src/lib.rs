@@ -3,11 +3,28 @@
 //! This crate opens no socket and waits for nothing: what needs the world is returned as plain data in [`Next`],
 //! and the driver resumes the machine with what came of it.
 
+mod answer;
+mod authorize;
+mod context;
+mod decode;
+mod discovery;
+mod error;
+mod health;
+mod kind_rules;
 pub mod kinds;
 mod machine;
+mod managed_fields;
+mod openapi;
 mod options;
+mod request;
+mod review;
+mod route;
 pub mod strategy;
+mod subresource;
 pub mod validation;
+mod verb;
+mod watcher;
 
 pub use machine::{Callout, LogOptions, Next, RequestMachine, Resume, TunnelSpec};
 pub use options::ServerOptions;
+pub use watcher::{WatchPoll, Watcher};

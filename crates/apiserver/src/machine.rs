@@ -1,11 +1,24 @@
-//! A request as a machine.
+//! A request as a machine: it runs a verb over a view, proposes what the verb came to, and answers when that is settled.
+//!
+//! The verbs know nothing of conflicts: when a transaction is refused because the state has moved on, the whole request is run
+//! again from the new view, which either succeeds or finds the refusal itself.
 
-use coracle_api::{Request, Response, Revision, Status};
-use coracle_base::{Now, Rng};
-use coracle_store::{Applied, Refused, Transaction, View};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::ServerOptions;
+use coracle_api::{Object, ObjectKey, Registry, Request, Resource, Response, Revision, Status};
+use coracle_base::{Now, Rng};
+use coracle_store::{Applied, Refused, Transaction, View};
+
+use crate::context::{Finish, Proposal, Shape, Step};
+use crate::route::{self, Routed, Run};
+use crate::watcher::Watcher;
+use crate::{ServerOptions, answer, error};
+
+/// How often a request is run again after a conflict.
+const RETRIES_MAX: u32 = 5;
+/// How often another generated name is tried.
+const NAME_RETRIES_MAX: u32 = 8;
 
 /// What a machine is resumed with.
 #[derive(Debug)]
@@ -34,16 +47,12 @@ pub enum Next {
     /// Ask the world, and resume with [`Resume::Called`].
     Call(Callout),
     /// Stream a watch.
-    Watch(Box<crate::machine::WatchStart>),
+    Watch(Box<Watcher>),
     /// Join the client to a byte stream.
     Tunnel(TunnelSpec),
     /// Wait until the view is at this revision.
     WaitFor(Revision),
 }
-
-/// Placeholder of the watch machine.
-#[derive(Debug)]
-pub struct WatchStart;
 
 /// A question to the world, as plain data: webhooks, token reviews and signing come here.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,18 +126,229 @@ pub enum TunnelSpec {
 /// One request on its way.
 #[derive(Debug)]
 pub struct RequestMachine {
-    _private: (),
+    options: Arc<ServerOptions>,
+    registry: Registry,
+    request: Request,
+    rng: Rng,
+    stage: Stage,
+    /// How often it has been run again.
+    retries: u32,
+    warnings: Vec<String>,
 }
 
-#[expect(unused_variables, clippy::todo, reason = "being written")]
+#[derive(Debug)]
+enum Stage {
+    /// Nothing is under way.
+    Idle,
+    /// It waits for a later view.
+    Waiting,
+    /// A transaction is under way.
+    Proposed(Box<Pending>),
+    /// It has answered.
+    Over,
+}
+
+/// What is needed when a transaction is settled.
+#[derive(Debug)]
+struct Pending {
+    key: ObjectKey,
+    finish: Finish,
+    generated_name: bool,
+    routed: Routed,
+    /// What is still to be deleted, and the answer that follows.
+    collection: Option<(VecDeque<ObjectKey>, Response)>,
+}
+
 impl RequestMachine {
     /// A machine for a request; `rng` gives uids and generated names.
     pub fn new(options: Arc<ServerOptions>, request: Request, rng: Rng) -> Self {
-        todo!()
+        let registry = Registry::builtin();
+        Self { options, registry, request, rng, stage: Stage::Idle, retries: 0, warnings: Vec::new() }
     }
 
     /// Goes on until the world is needed or the request is over.
+    ///
+    /// # Panics
+    ///
+    /// When it is resumed after its end, or with something that it did not ask for: that is a defect of the driver.
     pub fn advance(&mut self, view: &View, now: Now, resume: Resume) -> Next {
-        todo!()
+        match (std::mem::replace(&mut self.stage, Stage::Over), resume) {
+            (Stage::Idle, Resume::Start) => {
+                if let Err(status) = self.admit() {
+                    return self.respond(Response::from(status));
+                }
+                self.run(view, now, false)
+            }
+            (Stage::Waiting, Resume::Reached) => self.run(view, now, false),
+            (Stage::Waiting, Resume::NotReached) => self.run(view, now, true),
+            (Stage::Proposed(pending), Resume::Settled(Ok(applied))) => self.applied(view, now, *pending, applied),
+            (Stage::Proposed(pending), Resume::Settled(Err(refused))) => self.refused(view, now, *pending, refused),
+            (Stage::Proposed(_), Resume::Unsettled(status)) => self.respond(Response::from(status)),
+            (stage, resume) => panic!("a request in stage {stage:?} was resumed with {resume:?}"),
+        }
     }
+
+    /// What is checked once, before anything else.
+    fn admit(&mut self) -> Result<(), Status> {
+        self.request.user = crate::authorize::effective_user(&self.request)?;
+        if let coracle_api::Body::Bytes(bytes) = &self.request.body
+            && bytes.len() > self.options.max_body
+        {
+            let message = format!("Request entity too large: limit is {}", self.options.max_body);
+            return Err(Status::failure(413, Some(coracle_api::Reason::RequestEntityTooLarge), message));
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, view: &View, now: Now, waited: bool) -> Next {
+        self.warnings.clear();
+        let mut run = Run {
+            options: &self.options,
+            registry: &self.registry,
+            request: &self.request,
+            view,
+            now,
+            rng: &mut self.rng,
+            warnings: &mut self.warnings,
+            waited,
+        };
+        match route::run(&mut run) {
+            Ok((step, routed)) => self.take(view, now, step, routed),
+            Err(status) => self.respond(Response::from(status)),
+        }
+    }
+
+    fn take(&mut self, view: &View, now: Now, step: Step, routed: Option<Routed>) -> Next {
+        match (step, routed) {
+            (Step::Respond(response), _) => self.respond(response),
+            (Step::Watch(watcher), _) => Next::Watch(watcher),
+            (Step::Tunnel(tunnel), _) => Next::Tunnel(tunnel),
+            (Step::WaitFor(revision), _) => {
+                self.stage = Stage::Waiting;
+                Next::WaitFor(revision)
+            }
+            (Step::Propose(proposal), Some(routed)) => self.propose(*proposal, routed, None),
+            (Step::DeleteAll(keys, response), Some(routed)) => self.next_deletion(view, now, routed, keys.into(), response),
+            (Step::Propose(_) | Step::DeleteAll(..), None) => unreachable!("only resources are written"),
+        }
+    }
+
+    fn propose(
+        &mut self,
+        proposal: Proposal,
+        routed: Routed,
+        collection: Option<(VecDeque<ObjectKey>, Response)>,
+    ) -> Next {
+        let Proposal { transaction, key, finish, generated_name } = proposal;
+        self.stage = Stage::Proposed(Box::new(Pending { key, finish, generated_name, routed, collection }));
+        Next::Propose(transaction)
+    }
+
+    fn applied(&mut self, view: &View, now: Now, pending: Pending, applied: Applied) -> Next {
+        let Pending { key, finish, routed, collection, .. } = pending;
+        if let Some((keys, response)) = collection {
+            self.retries = 0;
+            return self.next_deletion(view, now, routed, keys, response);
+        }
+        let presenter = routed.presenter(now);
+        let response = match finish {
+            Finish::Answer(response) => response,
+            Finish::Removed(value) => {
+                let object = Object::new(key, applied.revision, *value, coracle_api::Attributes::new());
+                presenter.object(200, &object)
+            }
+            Finish::Written { code, write, shape } => match applied.objects.get(write) {
+                Some(Some(object)) if shape == Shape::Object => presenter.object(code, object),
+                Some(Some(object)) => {
+                    let value = object.value(Some(&routed.resource.gvk));
+                    presenter.value(code, &crate::subresource::scale::scale_of(&value))
+                }
+                _ => Response::from(Status::internal("the write left no object")),
+            },
+        };
+        self.respond(response)
+    }
+
+    fn refused(&mut self, view: &View, now: Now, pending: Pending, refused: Refused) -> Next {
+        let retries_max = if pending.generated_name { NAME_RETRIES_MAX } else { RETRIES_MAX };
+        let moved_on = matches!(refused, Refused::Exists(_) | Refused::Gone(_) | Refused::Modified(_));
+        if moved_on && self.retries < retries_max {
+            self.retries += 1;
+            return match pending.collection {
+                Some((mut keys, response)) => {
+                    keys.push_front(pending.key);
+                    self.next_deletion(view, now, pending.routed, keys, response)
+                }
+                None => self.run(view, now, false),
+            };
+        }
+        let mut status = error::refused(&pending.routed.resource, &pending.key, refused);
+        if pending.generated_name && status.is(coracle_api::Reason::AlreadyExists) {
+            status.message.push_str(", the server was not able to generate a unique name for the object");
+            if let Some(details) = &mut status.details {
+                details.retry_after_seconds = 1;
+            }
+        }
+        self.respond(Response::from(status))
+    }
+
+    fn next_deletion(
+        &mut self,
+        view: &View,
+        now: Now,
+        routed: Routed,
+        mut keys: VecDeque<ObjectKey>,
+        response: Response,
+    ) -> Next {
+        while let Some(key) = keys.pop_front() {
+            let mut run = Run {
+                options: &self.options,
+                registry: &self.registry,
+                request: &self.request,
+                view,
+                now,
+                rng: &mut self.rng,
+                warnings: &mut self.warnings,
+                waited: false,
+            };
+            match route::delete_one(&mut run, &routed, &key) {
+                Ok(Some(proposal)) => return self.propose(proposal, routed, Some((keys, response))),
+                Ok(None) => {}
+                Err(status) => return self.respond(Response::from(status)),
+            }
+        }
+        self.respond(response)
+    }
+
+    /// The last touches that every answer gets.
+    fn respond(&mut self, mut response: Response) -> Next {
+        let failed = !response.is_success();
+        if failed && crate::request::negotiate::pretty(&self.request) && is_json(&response) {
+            response = answer::indented(response);
+        }
+        if !response.headers.iter().any(|(name, _)| *name == "cache-control") {
+            response.headers.push(("cache-control", "no-cache, private".into()));
+        }
+        for warning in self.warnings.drain(..) {
+            response.headers.push(("warning", format!("299 - {}", quoted(&warning))));
+        }
+        Next::Respond(response)
+    }
+}
+
+fn is_json(response: &Response) -> bool {
+    response.headers.iter().any(|(name, value)| *name == "content-type" && value == "application/json")
+}
+
+/// A quoted string of HTTP (RFC 9110): what is no visible ASCII is left out.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ') {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
 }

@@ -2,6 +2,7 @@
 //!
 //! A verb looks at the view it is given and proposes; it is run again from a later view when its transaction is refused.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_collection;

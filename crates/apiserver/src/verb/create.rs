@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::context::{Context, Finish, Proposal, Shape, Step};
 use crate::request::options::WriteOptions;
-use crate::{decode, error, kind_rules, managed_fields};
+use crate::validation::meta;
+use crate::{decode, error, managed_fields};
 
 /// How long a generated name's base may be, so that five characters more still make a label.
 const GENERATE_NAME_BASE_MAX: usize = 58;
@@ -48,7 +49,8 @@ pub(crate) fn propose(
     let strategy = context.strategy;
     strategy.prepare_create(&mut context.for_strategy(), &mut value)?;
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let causes = strategy.validate(&value, None, "");
+    let mut causes = meta::check_new(&value, scope(context), strategy.name_rule());
+    causes.extend(strategy.validate(&value, None, ""));
     if !causes.is_empty() {
         return Err(error::invalid(context.resource, &name, causes));
     }
@@ -117,7 +119,7 @@ fn fill_metadata(context: &mut Context<'_>, value: &mut Value) -> bool {
     } else {
         metadata.remove("namespace");
     }
-    if kind_rules::has_generation(context.resource) {
+    if context.strategy.has_generation() {
         metadata.insert("generation".into(), 1.into());
     }
     let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
@@ -136,4 +138,8 @@ pub(crate) fn metadata_of(value: &mut Value) -> &mut Map<String, Value> {
         value["metadata"] = Value::Object(Map::new());
     }
     value["metadata"].as_object_mut().expect("it was made an object")
+}
+
+fn scope(context: &Context<'_>) -> meta::Scope {
+    if context.resource.namespaced { meta::Scope::Namespaced } else { meta::Scope::Cluster }
 }

@@ -10,7 +10,8 @@ use crate::context::{Context, Finish, Proposal, Shape, Step};
 use crate::error::{self, invalid_cause};
 use crate::request::options::WriteOptions;
 use crate::verb::create::{self, check_namespace, metadata_of, put, value_of};
-use crate::{decode, kind_rules, managed_fields};
+use crate::validation::meta;
+use crate::{decode, managed_fields};
 
 /// What a client cannot change: it is taken over from the stored object.
 const SERVER_FIELDS: [&str; 4] = ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
@@ -29,7 +30,7 @@ pub(crate) fn update(context: &mut Context<'_>) -> Result<Step, Status> {
         return Err(Status::not_found(&key.resource, &key.name));
     };
     let stated = value["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty());
-    if !stated && !kind_rules::allows_unconditional_update(context.resource) {
+    if !stated && !context.strategy.allows_unconditional_update() {
         let cause = invalid_cause("metadata.resourceVersion", &0.into(), "must be specified for an update");
         let resource = &context.resource.group_resource;
         return Err(Status::invalid(&resource.group, &resource.resource, &key.name, vec![cause]));
@@ -52,7 +53,7 @@ fn check_name(context: &Context<'_>, value: &Value) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::bad_request(if name.is_empty() {
-        "the name of the object must be specified".replace("the name of the object", "name")
+        "name must be provided".into()
     } else {
         format!("the name of the object ({name}) does not match the name on the URL ({})", context.path.name)
     }))
@@ -74,7 +75,8 @@ pub(crate) fn propose(
     strategy.default(&mut value);
     strategy.prepare_update(&mut context.for_strategy(), &mut value, &before)?;
     raise_generation(context, &mut value, &before);
-    let causes = strategy.validate(&value, Some(&before), &context.path.subresource);
+    let mut causes = meta::check_update(&value, &before);
+    causes.extend(strategy.validate(&value, Some(&before), &context.path.subresource));
     if !causes.is_empty() {
         return Err(error::invalid(context.resource, &context.path.name, causes));
     }

@@ -1,0 +1,213 @@
+//! Bodies as values: JSON, YAML or protobuf, checked against the schema table, with Kubernetes' words for what is wrong.
+
+use coracle_api::decode::{DecodeError, Decoded, Strictness, TypeMeta, decode_json, decode_value};
+use coracle_api::schema::TypeId;
+use coracle_api::{Body, GroupVersion, Gvk, Registry, Resource, Status};
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::request::negotiate::{BodyMedia, body_media};
+use crate::request::options::{FieldValidation, has_body};
+
+/// How much of a body that cannot be read is shown.
+const SUMMARY_BYTES: usize = 30;
+
+impl From<FieldValidation> for Strictness {
+    fn from(validation: FieldValidation) -> Self {
+        match validation {
+            FieldValidation::Ignore => Self::Ignore,
+            FieldValidation::Warn => Self::Warn,
+            FieldValidation::Strict => Self::Strict,
+        }
+    }
+}
+
+/// The request's body as an object of its resource.
+pub(crate) fn object(context: &mut Context<'_>, validation: FieldValidation) -> Result<Value, Status> {
+    let (gvk, type_id) = (&context.resource.gvk, context.resource.type_id);
+    let decoded = read(context.registry, context.request, gvk, type_id, validation)?;
+    context.warnings.extend(decoded.warnings);
+    Ok(decoded.value)
+}
+
+/// The request's body as an object of a kind that is no resource of its own.
+pub(crate) fn of_kind(
+    context: &mut Context<'_>,
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
+    let gvk = Gvk::builtin(group, version, kind);
+    let type_id = type_of(context.registry, &gvk)?;
+    let decoded = read(context.registry, context.request, &gvk, type_id, validation)?;
+    context.warnings.extend(decoded.warnings);
+    Ok(decoded.value)
+}
+
+/// The type of a built-in kind.
+pub(crate) fn type_of(registry: &Registry, gvk: &Gvk) -> Result<TypeId, Status> {
+    let GroupVersion { group, version } = &gvk.group_version;
+    let package = internal_package(group);
+    let name = format!("io.k8s.api.{package}.{version}.{}", gvk.kind);
+    registry.schema().find(&name).ok_or_else(|| Status::internal(format!("type {name} is not known")))
+}
+
+/// The `DeleteOptions` of the request's body, where it has one.
+pub(crate) fn delete_options(context: &mut Context<'_>) -> Result<Option<Value>, Status> {
+    if !has_body(context.request) {
+        return Ok(None);
+    }
+    let name = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+    let type_id = context.registry.schema().find(name).ok_or_else(|| Status::internal(format!("type {name} is not known")))?;
+    let (bytes, value);
+    let result = match (&context.request.body, body_media(context.request)?) {
+        (Body::Value(body), _) => decode_value(context.registry.schema(), type_id, body, Strictness::Warn),
+        (Body::Bytes(body), BodyMedia::Json) => decode_json(context.registry.schema(), type_id, body, Strictness::Warn),
+        (Body::Bytes(body), BodyMedia::Yaml) => {
+            value = from_yaml(body)?;
+            decode_value(context.registry.schema(), type_id, &value, Strictness::Warn)
+        }
+        (Body::Bytes(body), BodyMedia::Protobuf) => {
+            bytes = from_protobuf(context.registry, body, Some(type_id))?;
+            return Ok(Some(bytes));
+        }
+        (Body::Empty, _) => return Ok(None),
+    };
+    match result {
+        Ok(decoded) => Ok(Some(decoded.value)),
+        Err(error) => Err(Status::bad_request(format!(
+            "DeleteOptions in version \"v1\" cannot be handled as a DeleteOptions: {error}"
+        ))),
+    }
+}
+
+/// A decoded body of a stated kind and type.
+pub(crate) fn read(
+    registry: &Registry,
+    request: &coracle_api::Request,
+    gvk: &Gvk,
+    type_id: TypeId,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
+    let schema = registry.schema();
+    let strictness = Strictness::from(validation);
+    let (meta, decoded) = match (&request.body, body_media(request)?) {
+        (Body::Value(body), _) => (meta_of(body), decode_value(schema, type_id, body, strictness)),
+        (Body::Bytes(body), BodyMedia::Json) => {
+            let meta = TypeMeta::of_json(body).map_err(|error| unrecognized(gvk, &error, body))?;
+            check_kind(registry, &meta, gvk)?;
+            (meta, decode_json(schema, type_id, body, strictness))
+        }
+        (Body::Bytes(body), BodyMedia::Yaml) => {
+            let value = from_yaml(body)?;
+            (meta_of(&value), decode_value(schema, type_id, &value, strictness))
+        }
+        (Body::Bytes(body), BodyMedia::Protobuf) => {
+            let value = from_protobuf(registry, body, None)?;
+            let meta = meta_of(&value);
+            check_kind(registry, &meta, gvk)?;
+            (meta, Ok(Decoded { value, warnings: Vec::new() }))
+        }
+        (Body::Empty, _) => {
+            let error = TypeMeta::of_json(b"").err().unwrap_or(DecodeError::Syntax("EOF".into()));
+            return Err(unrecognized(gvk, &error, b""));
+        }
+    };
+    check_kind(registry, &meta, gvk)?;
+    let Decoded { mut value, warnings } = decoded.map_err(|error| {
+        let (kind, version) = (&gvk.kind, &gvk.group_version.version);
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+    })?;
+    set_kind(gvk, &mut value);
+    Ok(Decoded { value, warnings })
+}
+
+/// A value with the kind and `apiVersion` of a resource.
+pub(crate) fn with_kind(resource: &Resource, mut value: Value) -> Value {
+    set_kind(&resource.gvk, &mut value);
+    value
+}
+
+fn set_kind(gvk: &Gvk, value: &mut Value) {
+    if let Some(map) = value.as_object_mut() {
+        map.insert("kind".into(), gvk.kind.to_string().into());
+        map.insert("apiVersion".into(), gvk.api_version().into());
+    }
+}
+
+fn meta_of(value: &Value) -> TypeMeta {
+    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    TypeMeta { api_version: text("apiVersion"), kind: text("kind") }
+}
+
+/// The body's kind and version, where it states them, must be those that the path is for.
+pub(crate) fn check_kind(registry: &Registry, meta: &TypeMeta, gvk: &Gvk) -> Result<(), Status> {
+    let kind = if meta.kind.is_empty() { gvk.kind.to_string() } else { meta.kind.clone() };
+    let expected = gvk.api_version();
+    let stated = if meta.api_version.is_empty() { expected.clone() } else { meta.api_version.clone() };
+    if kind == gvk.kind && stated == expected {
+        return Ok(());
+    }
+    let parsed = GroupVersion::parse(&stated);
+    let version = parsed.as_ref().map_or(stated.as_str(), |gv| &gv.version);
+    let known = parsed.as_ref().is_some_and(|gv| registry.by_gvk(&gv.group, &gv.version, &kind).is_some());
+    let why = match parsed.as_ref().filter(|_| known) {
+        None => format!("no kind {kind:?} is registered for version {stated:?} in scheme \"builtin\""),
+        Some(_) if kind == gvk.kind => {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({stated}) does not match the expected API version ({expected})"
+            )));
+        }
+        Some(gv) => format!(
+            "converting ({version}.{kind}) to ({}.{}): unknown conversion",
+            internal_package(&gv.group),
+            gvk.kind
+        ),
+    };
+    Err(Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {}: {why}", gvk.kind)))
+}
+
+/// The name of a group's package: its first label, `core` for the core group.
+fn internal_package(group: &str) -> &str {
+    match group.split('.').next().unwrap_or_default() {
+        "" => "core",
+        first => first,
+    }
+}
+
+fn unrecognized(gvk: &Gvk, error: &DecodeError, body: &[u8]) -> Status {
+    let shown = match body {
+        [] => "<empty>".to_owned(),
+        [b'{', ..] => {
+            let end = body.len().min(SUMMARY_BYTES);
+            let more = if body.len() > SUMMARY_BYTES { " ..." } else { "" };
+            format!("{}{more}", String::from_utf8_lossy(&body[..end]))
+        }
+        _ => {
+            let hex: String = body.iter().take(SUMMARY_BYTES).map(|byte| format!("{byte:02x}")).collect();
+            if body.len() > SUMMARY_BYTES { format!("{hex} ...") } else { hex }
+        }
+    };
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error} ({shown})",
+        gvk.kind
+    ))
+}
+
+/// A YAML body as a value.
+fn from_yaml(body: &[u8]) -> Result<Value, Status> {
+    let _ = body;
+    Err(crate::error::not_here("a YAML body"))
+}
+
+/// A value as YAML.
+pub(crate) fn to_yaml(value: &Value) -> String {
+    value.to_string()
+}
+
+/// A protobuf body as a value, of a stated type or of the one that its envelope names.
+fn from_protobuf(registry: &Registry, body: &[u8], type_id: Option<TypeId>) -> Result<Value, Status> {
+    let _ = (registry, body, type_id);
+    Err(crate::error::not_here("a protobuf body"))
+}
