@@ -93,6 +93,11 @@ fn is_zero(number: &i32) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_no_code(code: &u16) -> bool {
+    *code == 0
+}
+
 /// The body of an answer that is no object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,7 +114,7 @@ pub struct Status {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<StatusDetails>,
     /// The HTTP status code; zero for a bare success.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_no_code")]
     pub code: u16,
 }
 

@@ -125,7 +125,9 @@ impl Presenter<'_> {
 
 /// Appends a `PartialObjectMetadata`: the stored bytes of the metadata, nothing decoded.
 pub(crate) fn write_partial(object: &Object, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":""#);
+    out.extend_from_slice(
+        br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":""#,
+    );
     out.extend_from_slice(object.revision().to_string().as_bytes());
     out.extend_from_slice(br#"","#);
     out.extend_from_slice(metadata_members(object.body()));

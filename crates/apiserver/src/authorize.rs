@@ -92,8 +92,11 @@ pub(crate) fn check(user: &UserInfo, attributes: Attributes<'_>) -> Result<(), S
         Attributes::Resource { verb, group, resource, subresource, namespace, name } => {
             let group_resource = GroupResource { group: group.to_owned().into(), resource: resource.to_owned().into() };
             let full = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
-            let place =
-                if namespace.is_empty() { "at the cluster scope".into() } else { format!("in the namespace {namespace:?}") };
+            let place = if namespace.is_empty() {
+                "at the cluster scope".into()
+            } else {
+                format!("in the namespace {namespace:?}")
+            };
             let why = format!("User {:?} cannot {verb} resource {full:?} in API group {group:?} {place}", user.name);
             Status::forbidden(&group_resource, name, why)
         }
@@ -109,7 +112,14 @@ pub(crate) fn effective_user(request: &Request) -> Result<UserInfo, Status> {
         }
         return Ok(request.user.clone());
     };
-    let asked = Attributes::Resource { verb: "impersonate", group: "", resource: "users", subresource: "", namespace: "", name };
+    let asked = Attributes::Resource {
+        verb: "impersonate",
+        group: "",
+        resource: "users",
+        subresource: "",
+        namespace: "",
+        name,
+    };
     check(&request.user, asked)?;
     let mut groups: Vec<String> =
         request.headers.iter().filter(|(key, _)| key == "impersonate-group").map(|(_, value)| value.clone()).collect();

@@ -59,7 +59,8 @@ pub(crate) fn delete_options(context: &mut Context<'_>) -> Result<Option<Value>,
         return Ok(None);
     }
     let name = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
-    let type_id = context.registry.schema().find(name).ok_or_else(|| Status::internal(format!("type {name} is not known")))?;
+    let type_id =
+        context.registry.schema().find(name).ok_or_else(|| Status::internal(format!("type {name} is not known")))?;
     let (bytes, value);
     let result = match (&context.request.body, body_media(context.request)?) {
         (Body::Value(body), _) => decode_value(context.registry.schema(), type_id, body, Strictness::Warn),

@@ -41,7 +41,9 @@ fn check_method(request: &Request) -> Result<(), Status> {
 
 fn check_accept(request: &Request) -> Result<(), Status> {
     let accept = request.accept.as_deref().unwrap_or_default();
-    let plain = |media: &str| matches!(media, "application/json" | "application/vnd.kubernetes.protobuf" | "*/*" | "application/*");
+    let plain = |media: &str| {
+        matches!(media, "application/json" | "application/vnd.kubernetes.protobuf" | "*/*" | "application/*")
+    };
     if accept.trim().is_empty() || clauses(accept).iter().any(|clause| plain(clause.media)) {
         return Ok(());
     }

@@ -27,7 +27,11 @@ pub(crate) fn invalid_cause(field: &str, value: &serde_json::Value, why: &str) -
 /// `Unsupported value: "x": supported values: "a", "b"`.
 pub(crate) fn not_supported_cause(field: &str, value: &str, supported: &[&str]) -> Cause {
     let list: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
-    field_cause("FieldValueNotSupported", field, format!("Unsupported value: {value:?}: supported values: {}", list.join(", ")))
+    field_cause(
+        "FieldValueNotSupported",
+        field,
+        format!("Unsupported value: {value:?}: supported values: {}", list.join(", ")),
+    )
 }
 
 /// 422 for an object of this resource.
@@ -38,7 +42,11 @@ pub(crate) fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> St
 /// 409: a stated uid is not the object's.
 pub(crate) fn uid_mismatch(key: &ObjectKey, asked: &str, have: &str) -> Status {
     let resource = &key.resource;
-    let path = if resource.group.is_empty() { resource.resource.to_string() } else { format!("{}/{}", resource.group, resource.resource) };
+    let path = if resource.group.is_empty() {
+        resource.resource.to_string()
+    } else {
+        format!("{}/{}", resource.group, resource.resource)
+    };
     // Kubernetes' own kinds lie under their plural alone, whatever their group.
     let path = if is_builtin(resource) { resource.resource.to_string() } else { path };
     let scope = if key.namespace.is_empty() { String::new() } else { format!("{}/", key.namespace) };
@@ -100,11 +108,14 @@ pub(crate) fn refused(resource: &Resource, key: &ObjectKey, refused: Refused) ->
         Refused::Modified(_) => Status::modified(group_resource, &key.name),
         Refused::Terminating(namespace) => namespace_terminating(group_resource, &key.name, &namespace.name),
         Refused::Exhausted(pool) => exhausted(resource, key, &pool),
-        Refused::Taken { pool, value } => taken(resource, key, &pool, value, "provided IP is already allocated", "provided port is already allocated"),
+        Refused::Taken { pool, value } => {
+            taken(resource, key, &pool, value, "provided IP is already allocated", "provided port is already allocated")
+        }
         Refused::OutOfRange { pool, value } => {
             let ip = "the provided IP is not in the valid range";
             taken(resource, key, &pool, value, ip, "provided port is not in the valid range")
         }
+        Refused::Malformed(key) => Status::internal(format!("the write of {key} is malformed")),
         Refused::Term { .. } => Status::failure(
             503,
             Some(Reason::ServiceUnavailable),

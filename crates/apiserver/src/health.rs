@@ -12,7 +12,11 @@ use crate::request::options::flag;
 const CHECKS: [&str; 3] = ["ping", "log", "state"];
 
 /// Answers one of these paths; `None` for any other.
-pub(crate) fn answer(options: &ServerOptions, registry: &Registry, request: &Request) -> Option<Result<Response, Status>> {
+pub(crate) fn answer(
+    options: &ServerOptions,
+    registry: &Registry,
+    request: &Request,
+) -> Option<Result<Response, Status>> {
     let path = request.path.trim_end_matches('/');
     let known = matches!(path, "" | "/version") || check_of(path).is_some();
     if !known {
@@ -25,7 +29,8 @@ pub(crate) fn answer(options: &ServerOptions, registry: &Registry, request: &Req
     Some(match path {
         "" => Ok(value_response(encoding, 200, &json!({ "paths": paths(registry) }))),
         "/version" => Ok(value_response(encoding, 200, &version(options))),
-        _ => check_of(path).map_or_else(|| Err(Status::unknown_path()), |(endpoint, check)| health(request, endpoint, check)),
+        _ => check_of(path)
+            .map_or_else(|| Err(Status::unknown_path()), |(endpoint, check)| health(request, endpoint, check)),
     })
 }
 
@@ -88,7 +93,9 @@ fn arch() -> &'static str {
 
 fn paths(registry: &Registry) -> Vec<String> {
     let mut paths: Vec<String> =
-        ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned).into();
+        ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]
+            .map(str::to_owned)
+            .into();
     for endpoint in ["/healthz", "/livez", "/readyz"] {
         paths.extend(CHECKS.iter().map(|check| format!("{endpoint}/{check}")));
     }

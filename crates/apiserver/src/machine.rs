@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use coracle_api::{Object, ObjectKey, Registry, Request, Resource, Response, Revision, Status};
+use coracle_api::{Object, ObjectKey, Registry, Request, Response, Revision, Status};
 use coracle_base::{Now, Rng};
 use coracle_store::{Applied, Refused, Transaction, View};
 
@@ -228,7 +228,9 @@ impl RequestMachine {
                 Next::WaitFor(revision)
             }
             (Step::Propose(proposal), Some(routed)) => self.propose(*proposal, routed, None),
-            (Step::DeleteAll(keys, response), Some(routed)) => self.next_deletion(view, now, routed, keys.into(), response),
+            (Step::DeleteAll(keys, response), Some(routed)) => {
+                self.next_deletion(view, now, routed, keys.into(), response)
+            }
             (Step::Propose(_) | Step::DeleteAll(..), None) => unreachable!("only resources are written"),
         }
     }

@@ -8,7 +8,7 @@ pub(crate) mod path;
 
 use coracle_api::{Method, Request};
 
-pub(crate) use path::{ResourcePath, Target};
+pub(crate) use path::ResourcePath;
 
 /// What is done to a resource: the verbs of discovery and of authorization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

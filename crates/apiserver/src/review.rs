@@ -116,7 +116,10 @@ fn access(user: &UserInfo, spec: &Value) -> Value {
 
 fn rules(user: &UserInfo) -> Value {
     let (resources, paths) = if authorize::may_do_everything(user) {
-        (json!([{ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }]), json!([{ "verbs": ["*"], "nonResourceURLs": ["*"] }]))
+        (
+            json!([{ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }]),
+            json!([{ "verbs": ["*"], "nonResourceURLs": ["*"] }]),
+        )
     } else {
         let known = user.groups.iter().any(|group| group == "system:authenticated");
         let own = json!([

@@ -111,7 +111,8 @@ fn resource(run: &mut Run<'_>, path: ResourcePath) -> Result<(Step, Option<Route
     }
     run.warnings.extend(kind_rules::deprecation(resource).map(str::to_owned));
     let list = matches!(verb, Verb::List | Verb::DeleteCollection);
-    let encoding = if subresource::is_stream(&path.subresource) { Encoding::JSON } else { negotiate(run.request, list)? };
+    let encoding =
+        if subresource::is_stream(&path.subresource) { Encoding::JSON } else { negotiate(run.request, list)? };
     let strategy = kinds::strategy_of(&resource.group_resource);
     let routed = Routed { resource: resource.clone(), strategy, path, encoding };
     let mut context = routed.context(run);
@@ -128,6 +129,7 @@ fn on_object(context: &mut Context<'_>, verb: Verb) -> Result<Step, Status> {
         Verb::Get => verb::get::get(context),
         Verb::List => verb::list::list(context),
         Verb::Watch => verb::watch::watch(context),
+        Verb::Create if context.is_core("bindings") => subresource::binding::bind(context),
         Verb::Create => verb::create::create(context),
         Verb::Update => verb::update::update(context),
         Verb::Patch => verb::patch::patch(context),

@@ -1,6 +1,6 @@
 //! Subresources: parts of an object, and actions on it.
 
-mod binding;
+pub(crate) mod binding;
 mod eviction;
 mod log;
 pub(crate) mod scale;
@@ -15,7 +15,7 @@ use crate::verb::{get, patch, update};
 
 /// Whether a resource has a subresource. Those that are streams, or not here yet, may be missing from discovery.
 pub(crate) fn exists(resource: &Resource, name: &str) -> bool {
-    resource.subresource(name).is_some() || (is_pods(resource) && is_absent(name))
+    resource.subresource(name).is_some() || is_absent(resource, name)
 }
 
 /// Whether a subresource has a verb.
@@ -31,13 +31,14 @@ pub(crate) fn is_stream(name: &str) -> bool {
     matches!(name, "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
-fn is_pods(resource: &Resource) -> bool {
-    resource.group_resource.group.is_empty() && resource.group_resource.resource == "pods"
-}
-
-/// Subresources of pods that Kubernetes has and this server has not yet.
-fn is_absent(name: &str) -> bool {
-    matches!(name, "exec" | "attach" | "ephemeralcontainers" | "resize")
+/// Subresources that Kubernetes has and this server has not yet.
+fn is_absent(resource: &Resource, name: &str) -> bool {
+    match &*resource.group_resource.resource {
+        "pods" => matches!(name, "exec" | "attach" | "ephemeralcontainers" | "resize"),
+        "serviceaccounts" => name == "token",
+        "nodes" => name == "proxy",
+        _ => false,
+    }
 }
 
 /// Runs a verb on a subresource.

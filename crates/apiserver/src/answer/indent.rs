@@ -59,6 +59,9 @@ mod tests {
     #[test]
     fn indented_json_keeps_its_order_and_its_texts() {
         let text = String::from_utf8(indent(br#"{"b":[1,{"a":"x:{\""}],"c":{},"d":[]}"#)).unwrap();
-        assert_eq!(text, "{\n  \"b\": [\n    1,\n    {\n      \"a\": \"x:{\\\"\"\n    }\n  ],\n  \"c\": {},\n  \"d\": []\n}");
+        assert_eq!(
+            text,
+            "{\n  \"b\": [\n    1,\n    {\n      \"a\": \"x:{\\\"\"\n    }\n  ],\n  \"c\": {},\n  \"d\": []\n}"
+        );
     }
 }

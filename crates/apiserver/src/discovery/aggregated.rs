@@ -46,9 +46,10 @@ fn resource_item(resource: &Resource) -> Value {
         item["categories"] = json!(resource.categories);
     }
     if !resource.subresources.is_empty() {
-        let all = resource.subresources.iter().map(
-            |sub| json!({ "subresource": sub.name, "responseKind": kind(&sub.gvk), "verbs": sub.verbs }),
-        );
+        let all = resource
+            .subresources
+            .iter()
+            .map(|sub| json!({ "subresource": sub.name, "responseKind": kind(&sub.gvk), "verbs": sub.verbs }));
         item["subresources"] = all.collect();
     }
     item

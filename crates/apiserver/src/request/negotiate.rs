@@ -186,7 +186,10 @@ mod tests {
     fn a_clause_that_cannot_be_honoured_is_skipped() {
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
         assert_eq!(asked(table, true), Ok((Media::Json, Form::Table)));
-        assert_eq!(asked("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", true), Ok((Media::Json, Form::Object)));
+        assert_eq!(
+            asked("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", true),
+            Ok((Media::Json, Form::Object))
+        );
         assert_eq!(asked("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", false), Err(406));
         assert_eq!(asked("text/html", false), Err(406));
     }

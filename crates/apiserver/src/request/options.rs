@@ -148,7 +148,11 @@ pub(crate) fn parse_revision(text: &str) -> Result<Option<Revision>, Status> {
         return Ok(None);
     }
     Revision::parse(text).map(Some).ok_or_else(|| {
-        let cause = field_cause("FieldValueInvalid", "resourceVersion", format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"));
+        let cause = field_cause(
+            "FieldValueInvalid",
+            "resourceVersion",
+            format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"),
+        );
         Status::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
     })
 }
@@ -166,9 +170,8 @@ fn check_field(field: &str, strategy: &dyn Strategy) -> Result<(), Status> {
 
 fn number(request: &Request, name: &str) -> Result<Option<u64>, Status> {
     let Some(text) = request.param(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let number: i64 = text
-        .parse()
-        .map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
+    let number: i64 =
+        text.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
     Ok(u64::try_from(number).ok())
 }
 
@@ -319,7 +322,8 @@ impl DeleteOptions {
         let orphan = value["orphanDependents"].as_bool();
         let policy = value["propagationPolicy"].as_str().filter(|policy| !policy.is_empty());
         if orphan.is_some() && policy.is_some() {
-            let message = "Invalid value: \"propagationPolicy\": orphanDependents and deletionPropagation cannot be both set";
+            let message =
+                "Invalid value: \"propagationPolicy\": orphanDependents and deletionPropagation cannot be both set";
             causes.push(field_cause("FieldValueInvalid", "propagationPolicy", message.into()));
         }
         let propagation = match (policy, orphan) {

@@ -89,7 +89,10 @@ mod tests {
         let found = match parse(path) {
             Target::Path => "-".to_owned(),
             Target::Resource(r) => {
-                format!("{}|{}|{}|{}|{}|{}|{}", r.group, r.version, r.namespace, r.resource, r.name, r.subresource, r.rest)
+                format!(
+                    "{}|{}|{}|{}|{}|{}|{}",
+                    r.group, r.version, r.namespace, r.resource, r.name, r.subresource, r.rest
+                )
             }
         };
         assert_eq!(found, expected);

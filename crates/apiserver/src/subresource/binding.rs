@@ -2,29 +2,31 @@
 
 use std::sync::Arc;
 
-use coracle_api::{GroupResource, Object, Response, Status};
-use coracle_store::Precondition;
+use coracle_api::resources::{POD, PODS};
+use coracle_api::{GroupResource, Object, ObjectKey, Response, Status};
+use coracle_store::{Precondition, Transaction, Write};
 use serde_json::{Value, json};
 
 use crate::context::{Context, Finish, Proposal, Step};
 use crate::decode;
 use crate::error::{invalid_cause, required_cause};
+use crate::kinds::strategy_of;
 use crate::request::options::WriteOptions;
-use crate::verb::create::{check_namespace, put, value_of};
-use crate::verb::get::existing;
+use crate::verb::create::check_namespace;
 
 /// How conflicts of a binding name it.
 const BINDINGS: GroupResource = GroupResource::builtin("", "pods/binding");
 
-/// Binds the pod that the path names to the node of the body.
-pub(super) fn bind(context: &mut Context<'_>) -> Result<Step, Status> {
+/// Binds the pod that the path, or the body, names to the node of the body.
+pub(crate) fn bind(context: &mut Context<'_>) -> Result<Step, Status> {
     let options = WriteOptions::parse(context.request, "CreateOptions", false)?;
     let binding = decode::of_kind(context, "", "v1", "Binding", options.validation)?;
     check_namespace(context, &binding)?;
-    check(context, &binding)?;
-    let old = existing(context)?;
+    let name = check(context, &binding)?;
+    let pod_key = ObjectKey::new(PODS, &context.path.namespace, &name);
+    let old = context.view.object(&pod_key).ok_or_else(|| Status::not_found(&PODS, &name))?;
     check_pod(old, &binding)?;
-    let mut pod = value_of(context, old);
+    let mut pod = old.value(Some(&POD));
     let node = binding["target"]["name"].clone();
     pod["spec"]["nodeName"] = node;
     copy_annotations(&binding, &mut pod);
@@ -34,7 +36,10 @@ pub(super) fn bind(context: &mut Context<'_>) -> Result<Step, Status> {
         return Ok(Step::Respond(answer));
     }
     let key = old.key().clone();
-    let mut transaction = put(context, &key, &pod);
+    let attributes = strategy_of(&PODS).attributes(&pod);
+    let bound = Object::new(key.clone(), old.revision(), pod, attributes);
+    let write = Write::Put { key: key.clone(), body: bound.body().clone(), attributes: bound.attributes().clone() };
+    let mut transaction = Transaction { writes: vec![write], ..Transaction::default() };
     transaction.preconditions.push(Precondition::At(key.clone(), old.revision()));
     let finish = Finish::Answer(answer);
     Ok(Step::Propose(Box::new(Proposal { transaction, key, finish, generated_name: false })))
@@ -46,7 +51,8 @@ pub(super) fn success() -> Response {
     Response::from(status)
 }
 
-fn check(context: &Context<'_>, binding: &Value) -> Result<(), Status> {
+/// Gives the pod's name: the path's, or the binding's own when it was posted to the collection `bindings`.
+fn check(context: &Context<'_>, binding: &Value) -> Result<String, Status> {
     let mut causes = Vec::new();
     let target = &binding["target"];
     if let Some(kind) = target["kind"].as_str().filter(|kind| !kind.is_empty() && *kind != "Node") {
@@ -56,10 +62,15 @@ fn check(context: &Context<'_>, binding: &Value) -> Result<(), Status> {
         causes.push(required_cause("target.name", ""));
     }
     let stated = binding["metadata"]["name"].as_str().unwrap_or_default();
-    if !stated.is_empty() && stated != context.path.name {
-        causes.push(invalid_cause("metadata.name", &stated.into(), "name in URL does not match name in Binding object"));
+    let name = if context.path.name.is_empty() { stated } else { &context.path.name };
+    if !stated.is_empty() && stated != name {
+        causes.push(invalid_cause(
+            "metadata.name",
+            &stated.into(),
+            "name in URL does not match name in Binding object",
+        ));
     }
-    if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "Binding", &context.path.name, causes)) }
+    if causes.is_empty() { Ok(name.to_owned()) } else { Err(Status::invalid("", "Binding", name, causes)) }
 }
 
 fn check_pod(pod: &Arc<Object>, binding: &Value) -> Result<(), Status> {

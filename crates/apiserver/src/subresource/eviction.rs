@@ -17,7 +17,8 @@ pub(super) fn evict(context: &mut Context<'_>) -> Result<Step, Status> {
     let eviction = decode::of_kind(context, "policy", "v1", "Eviction", write.validation)?;
     let stated = eviction["metadata"]["name"].as_str().unwrap_or_default();
     if !stated.is_empty() && stated != context.path.name {
-        let cause = invalid_cause("metadata.name", &Value::from(stated), "name in URL does not match name in Eviction object");
+        let cause =
+            invalid_cause("metadata.name", &Value::from(stated), "name in URL does not match name in Eviction object");
         return Err(Status::invalid("policy", "Eviction", stated, vec![cause]));
     }
     let mut options = DeleteOptions::from_value(context.request, &eviction["deleteOptions"])?;

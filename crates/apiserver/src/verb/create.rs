@@ -30,9 +30,7 @@ pub(crate) fn check_namespace(context: &Context<'_>, value: &Value) -> Result<()
     if stated.is_empty() || stated == context.path.namespace {
         return Ok(());
     }
-    Err(Status::bad_request(
-        "the namespace of the provided object does not match the namespace sent on the request",
-    ))
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
 }
 
 /// Proposes a new object; `change` says how its fields are recorded as managed.
@@ -77,8 +75,7 @@ pub(crate) fn propose(
 pub(crate) fn put(context: &Context<'_>, key: &ObjectKey, value: &Value) -> Transaction {
     let attributes = context.strategy.attributes(value);
     let object = Object::new(key.clone(), Revision::default(), value.clone(), attributes);
-    let write =
-        Write::Put { key: key.clone(), body: object.body().clone(), attributes: object.attributes().clone() };
+    let write = Write::Put { key: key.clone(), body: object.body().clone(), attributes: object.attributes().clone() };
     Transaction { writes: vec![write], ..Transaction::default() }
 }
 
@@ -107,9 +104,14 @@ fn fill_metadata(context: &mut Context<'_>, value: &mut Value) -> bool {
     let now = context.now.wall.rfc3339();
     let uid = context.rng.uuid();
     let metadata = metadata_of(value);
-    for field in
-        ["selfLink", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "managedFields"]
-    {
+    for field in [
+        "selfLink",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+        "managedFields",
+    ] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uid.into());

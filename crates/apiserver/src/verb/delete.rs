@@ -63,7 +63,11 @@ pub(crate) fn plan(context: &mut Context<'_>, object: &Arc<Object>, options: &De
         return Ok(Plan::Answer(context.presenter().object(200, object)));
     }
     if options.dry_run {
-        return Ok(Plan::Answer(if kept { context.presenter().value(200, &value) } else { gone(context, object, &value) }));
+        return Ok(Plan::Answer(if kept {
+            context.presenter().value(200, &value)
+        } else {
+            gone(context, object, &value)
+        }));
     }
     let key = object.key().clone();
     let (write, finish) = if kept {
@@ -97,7 +101,8 @@ fn success(context: &Context<'_>, object: &Arc<Object>) -> Response {
         uid: object.metadata().uid.as_ref().map(ToString::to_string).unwrap_or_default(),
         ..StatusDetails::default()
     };
-    let status = Status { status: "Success".into(), message: String::new(), reason: None, details: Some(details), code: 0 };
+    let status =
+        Status { status: "Success".into(), message: String::new(), reason: None, details: Some(details), code: 0 };
     Response::from(status)
 }
 

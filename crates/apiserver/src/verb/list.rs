@@ -119,7 +119,8 @@ fn candidates<'a>(
     after: Option<(&str, &str)>,
 ) -> Box<dyn Iterator<Item = &'a Arc<Object>> + 'a> {
     let resource = &context.resource.group_resource;
-    let behind = |object: &Arc<Object>| after.is_none_or(|after| (&*object.key().namespace, &*object.key().name) > after);
+    let behind =
+        |object: &Arc<Object>| after.is_none_or(|after| (&*object.key().namespace, &*object.key().name) > after);
     let inside = |object: &Arc<Object>| namespace.is_none_or(|namespace| &*object.key().namespace == namespace);
     if let Some(name) = options.fields.exact("metadata.name")
         && (namespace.is_some() || !context.resource.namespaced)

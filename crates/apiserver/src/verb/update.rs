@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::context::{Context, Finish, Proposal, Shape, Step};
 use crate::error::{self, invalid_cause};
 use crate::request::options::WriteOptions;
-use crate::verb::create::{self, check_namespace, metadata_of, put, value_of};
 use crate::validation::meta;
+use crate::verb::create::{self, check_namespace, metadata_of, put, value_of};
 use crate::{decode, managed_fields};
 
 /// What a client cannot change: it is taken over from the stored object.
@@ -137,7 +137,9 @@ fn take_over(context: &Context<'_>, value: &mut Value, before: &Value, old: &Arc
 }
 
 fn raise_generation(context: &Context<'_>, value: &mut Value, before: &Value) {
-    let Some(generation) = before["metadata"]["generation"].as_i64().filter(|generation| *generation > 0) else { return };
+    let Some(generation) = before["metadata"]["generation"].as_i64().filter(|generation| *generation > 0) else {
+        return;
+    };
     if context.path.subresource != "status" && context.strategy.generation_changed(value, before) {
         metadata_of(value).insert("generation".into(), (generation + 1).into());
     }

@@ -34,7 +34,9 @@ pub(super) fn begin(now: Now, value: &mut Value, options: &DeleteOptions, gracef
         if period == 0 {
             return Grace::None;
         }
-        let Some(asked) = options.grace_period.map(|asked| if asked < 0 { 1 } else { asked }) else { return Grace::Pending };
+        let Some(asked) = options.grace_period.map(|asked| if asked < 0 { 1 } else { asked }) else {
+            return Grace::Pending;
+        };
         if asked >= period {
             return Grace::Pending;
         }

@@ -63,8 +63,9 @@ impl Token {
 fn value_of(token: &str) -> Result<Value, Status> {
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|error| {
         let position = match error {
-            base64::DecodeError::InvalidByte(position, _)
-            | base64::DecodeError::InvalidLastSymbol(position, _) => position,
+            base64::DecodeError::InvalidByte(position, _) | base64::DecodeError::InvalidLastSymbol(position, _) => {
+                position
+            }
             _ => token.len(),
         };
         invalid(format!("illegal base64 data at input byte {position}"))
@@ -104,7 +105,10 @@ mod tests {
             "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MzA2LCJzdGFydCI6Ii9kZWZhdWx0L2t1YmUtcm9vdC1jYS5jcnRcdTAwMDAifQ"
         );
         let read = Token::decode(&token, None).unwrap().unwrap();
-        assert_eq!((read.revision, &*read.namespace, &*read.name), (Some(Revision(306)), "default", "kube-root-ca.crt"));
+        assert_eq!(
+            (read.revision, &*read.namespace, &*read.name),
+            (Some(Revision(306)), "default", "kube-root-ca.crt")
+        );
         let within = Token::encode(Revision(1), Some("a"), "a", "x");
         assert_eq!(Token::decode(&within, Some("a")).unwrap().unwrap().namespace, "a");
     }

@@ -1,0 +1,199 @@
+//! A loop that owns a store, applies transactions at once and runs request machines to their end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_api::{Body, Method, Request, Response, UserInfo};
+use coracle_apiserver::{Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
+use coracle_base::{Instant, Now, Rng, Timestamp};
+use coracle_store::{Applied, Entry, Refused, Store, StoreOptions, Transaction, View};
+use serde_json::{Value, json};
+
+/// How a request ended.
+#[derive(Debug)]
+pub enum Reply {
+    /// With an answer.
+    Response(Response),
+    /// With a stream of events.
+    Watch(Box<Watcher>),
+    /// With a stream of bytes.
+    Tunnel(TunnelSpec),
+}
+
+/// A server without a driver.
+#[derive(Debug)]
+pub struct Server {
+    store: Store,
+    options: Arc<ServerOptions>,
+    rng: Rng,
+    pub now: Now,
+    /// Runs between a proposal and its application, once: what another client does in between.
+    meanwhile: Option<Transaction>,
+    /// How many transactions were applied.
+    pub applied: usize,
+}
+
+impl Server {
+    /// A server with the namespaces that every cluster has.
+    pub fn new() -> Self {
+        let wall = Timestamp::parse("2026-11-22T10:31:08Z").unwrap();
+        let mut server = Self {
+            store: Store::new(StoreOptions::default()),
+            options: Arc::new(ServerOptions::default()),
+            rng: Rng::seeded(7),
+            now: Now { mono: Instant::from_nanos(1), wall },
+            meanwhile: None,
+            applied: 0,
+        };
+        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+            let body = json!({"metadata": {"name": name}});
+            server.ok(Method::Post, "/api/v1/namespaces", body);
+            let account = json!({"metadata": {"name": "default"}});
+            server.ok(Method::Post, &format!("/api/v1/namespaces/{name}/serviceaccounts"), account);
+        }
+        server
+    }
+
+    /// The current state.
+    pub fn view(&self) -> View {
+        self.store.view()
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, duration: Duration) {
+        self.now = self.now.after(duration);
+    }
+
+    /// What another client does between the next proposal and its application.
+    pub fn meanwhile(&mut self, transaction: Transaction) {
+        self.meanwhile = Some(transaction);
+    }
+
+    /// Runs a request to its end.
+    pub fn run(&mut self, request: Request) -> Reply {
+        let mut machine = RequestMachine::new(self.options.clone(), request, self.rng.fork());
+        let mut resume = Resume::Start;
+        loop {
+            match machine.advance(&self.store.view(), self.now, resume) {
+                Next::Respond(response) => return Reply::Response(response),
+                Next::Watch(watcher) => return Reply::Watch(watcher),
+                Next::Tunnel(tunnel) => return Reply::Tunnel(tunnel),
+                Next::Propose(transaction) => {
+                    if let Some(other) = self.meanwhile.take() {
+                        self.apply(other).unwrap();
+                    }
+                    resume = Resume::Settled(self.apply(transaction));
+                }
+                Next::WaitFor(_) => resume = Resume::NotReached,
+                Next::Call(callout) => panic!("nobody answers {callout:?}"),
+            }
+        }
+    }
+
+    fn apply(&mut self, transaction: Transaction) -> Result<Applied, Refused> {
+        let entry = Entry { transactions: vec![transaction], ..Entry::at(self.now.wall) };
+        self.applied += 1;
+        self.store.apply(1, &entry).remove(0)
+    }
+
+    /// Runs a request that is answered.
+    #[track_caller]
+    pub fn response(&mut self, request: Request) -> Response {
+        match self.run(request) {
+            Reply::Response(response) => response,
+            other => panic!("not an answer: {other:?}"),
+        }
+    }
+
+    /// Runs a request of the administrator with a value as its body, and gives the answer.
+    #[track_caller]
+    pub fn send(&mut self, method: Method, path: &str, body: Value) -> Response {
+        let mut request = request(method, path);
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        self.response(request)
+    }
+
+    /// The same for a request that succeeds; gives the answer's body.
+    #[track_caller]
+    pub fn ok(&mut self, method: Method, path: &str, body: Value) -> Value {
+        let response = self.send(method, path, body);
+        assert!(response.is_success(), "{path}: {}", String::from_utf8_lossy(&response.bytes()));
+        response.value()
+    }
+
+    /// The same for a request that fails; gives the code and the message.
+    #[track_caller]
+    pub fn fails(&mut self, method: Method, path: &str, body: Value) -> (u16, String) {
+        let response = self.send(method, path, body);
+        let status = response.failure().unwrap_or_else(|| panic!("{path} succeeded"));
+        (response.status, status.message)
+    }
+
+    /// GET.
+    #[track_caller]
+    pub fn get(&mut self, path: &str) -> Value {
+        self.ok(Method::Get, path, Value::Null)
+    }
+
+    /// A merge patch.
+    #[track_caller]
+    pub fn merge(&mut self, path: &str, patch: Value) -> Response {
+        self.response(request(Method::Patch, path).content_type("application/merge-patch+json").json(patch))
+    }
+
+    /// A watch.
+    #[track_caller]
+    pub fn watch(&mut self, path: &str) -> Box<Watcher> {
+        match self.run(request(Method::Get, path)) {
+            Reply::Watch(watcher) => watcher,
+            other => panic!("not a watch: {other:?}"),
+        }
+    }
+
+    /// What a watch has to tell, as values, and whether it has closed.
+    pub fn poll(&mut self, watcher: &mut Watcher) -> (Vec<Value>, bool) {
+        let mut events = Vec::new();
+        loop {
+            let poll = watcher.poll(&self.store.view(), self.now);
+            events.extend(poll.frames.iter().map(|frame| serde_json::from_slice::<Value>(frame).unwrap()));
+            if poll.closed || poll.wake_at != Some(self.now.mono) {
+                return (events, poll.closed);
+            }
+        }
+    }
+}
+
+/// A request of the administrator; the path may have a query.
+pub fn request(method: Method, path: &str) -> Request {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let mut admin = UserInfo::admin("admin");
+    admin.uid = "admin".into();
+    let mut request = Request::new(method, path, admin);
+    request.user_agent = Some("probe/1".into());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        request = request.query(name, decoded(value));
+    }
+    request
+}
+
+/// A body of bytes.
+pub fn bytes(text: &str) -> Body {
+    Body::Bytes(text.as_bytes().to_vec().into())
+}
+
+fn decoded(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let hex: Vec<u8> = bytes.by_ref().take(2).collect();
+            out.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).unwrap()
+}

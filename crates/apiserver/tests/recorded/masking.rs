@@ -1,0 +1,96 @@
+//! What differs from run to run is masked before answers are compared: uids, times, revisions, random names, addresses.
+
+use coracle_base::Timestamp;
+use serde_json::Value;
+
+/// Masks a value in place.
+pub fn mask(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                match key.as_str() {
+                    "uid" if value.as_str().is_some_and(is_uuid) => *value = "UID".into(),
+                    "resourceVersion" if value.as_str().is_some_and(|text| text.parse::<u64>().is_ok()) => {
+                        *value = "RV".into()
+                    }
+                    "continue" => *value = "CONTINUE".into(),
+                    "remainingItemCount" => *value = "COUNT".into(),
+                    "cells" => mask_cells(value),
+                    _ => mask(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(mask),
+        Value::String(text) => *text = masked(text),
+        _ => {}
+    }
+}
+
+fn mask_cells(cells: &mut Value) {
+    for cell in cells.as_array_mut().into_iter().flatten() {
+        let age = cell.as_str().is_some_and(|text| {
+            text.ends_with(|c: char| "smhdy".contains(c)) && text.starts_with(|c: char| c.is_ascii_digit())
+        });
+        if age {
+            *cell = "AGE".into();
+        } else {
+            mask(cell);
+        }
+    }
+}
+
+/// Masks a text.
+pub fn masked(text: &str) -> String {
+    if Timestamp::parse(text).is_ok() {
+        return "TIME".into();
+    }
+    if text.starts_with("-----BEGIN CERTIFICATE") {
+        return "PEM".into();
+    }
+    if is_service_address(text) {
+        return "ADDRESS".into();
+    }
+    let text = text.split("\n@@ ").next().unwrap_or(text);
+    let mut out = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        if let Some(after) = rest.get(..36).filter(|start| is_uuid(start)).map(|start| &rest[start.len()..]) {
+            out.push_str("UID");
+            rest = after;
+            continue;
+        }
+        let marks = [
+            ("current: ", "RV"),
+            ("kube-api-access-", "SUFFIX"),
+            ("in scheme ", "SCHEME"),
+            ("ReplicaSet \"d1-", "HASH"),
+        ];
+        if let Some((mark, word)) = marks.into_iter().find(|(mark, _)| rest.starts_with(mark)) {
+            out.push_str(mark);
+            out.push_str(word);
+            let after = &rest[mark.len()..];
+            let end = match word {
+                "SCHEME" => after.len(),
+                _ => after.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(after.len()),
+            };
+            rest = &after[end..];
+            continue;
+        }
+        let length = rest.chars().next().map_or(1, char::len_utf8);
+        out.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    out
+}
+
+fn is_service_address(text: &str) -> bool {
+    (text.starts_with("10.43.") || text.starts_with("10.101.")) && text.parse::<std::net::Ipv4Addr>().is_ok()
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
