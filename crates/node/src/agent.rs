@@ -1,29 +1,194 @@
 //! The agent of one node: a pure machine that runs the pods bound to it.
+//!
+//! It only routes: pods are [`crate::pod_worker`]'s, the Node object is [`crate::node_status`]'s.
 
+mod pods;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use coracle_api::resources::{NODES, PODS};
+use coracle_api::{GroupResource, Response, WatchEvent};
 use coracle_base::{Instant, Now, Rng};
 
-use crate::{Checkpoint, Input, NodeConfig, Output};
+use crate::address::AddressPool;
+use crate::context::{Context, Purpose, Shared};
+use crate::node_status::NodeReport;
+use crate::objects::Objects;
+use crate::runtime::{RuntimeCommand, RuntimeEvent, Usage};
+use crate::{Checkpoint, Heartbeat, Input, NodeConfig, Output, RequestId};
+
+use pods::Pods;
+
+/// How often a node gives a sign of life.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How far apart checkpoints are at least: a crash loses no more than this, and what it loses the API server knows.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The agent of one node.
 #[derive(Debug)]
 pub struct NodeAgent {
-    _private: (),
+    shared: Shared,
+    pods: Pods,
+    node: NodeReport,
+    usage: BTreeMap<String, Usage>,
+    begun: bool,
+    next_heartbeat: Instant,
+    /// When the next checkpoint may be given; `None`: nothing has happened since the last.
+    checkpoint_due: Option<Instant>,
+    last_checkpoint: Option<(Instant, Checkpoint)>,
 }
 
-#[expect(unused_variables, clippy::todo, reason = "being written")]
 impl NodeAgent {
     /// An agent that starts from what it kept, or from nothing. Give it an [`Input::Tick`] right away.
-    pub fn new(config: NodeConfig, checkpoint: Option<Checkpoint>, rng: Rng) -> Self {
-        todo!()
+    ///
+    /// `rng` is where the agent's ids for probes and requests begin, so that an answer to an agent from before is not taken for
+    /// one to this.
+    pub fn new(config: NodeConfig, checkpoint: Option<Checkpoint>, mut rng: Rng) -> Self {
+        let checkpoint = checkpoint.unwrap_or_default();
+        let mut objects = Objects::default();
+        for object in checkpoint.objects {
+            objects.restore(object);
+        }
+        // Half of the range stays above what is drawn.
+        let first_id = rng.below(u64::MAX / 2);
+        let shared = Shared {
+            addresses: AddressPool::new(config.pod_range),
+            config,
+            objects,
+            pulls: BTreeSet::new(),
+            probes: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_probe: first_id,
+            next_request: first_id,
+        };
+        Self {
+            shared,
+            pods: Pods::new(checkpoint.pods),
+            node: NodeReport::default(),
+            usage: BTreeMap::new(),
+            begun: false,
+            next_heartbeat: Instant::ZERO,
+            checkpoint_due: None,
+            last_checkpoint: None,
+        }
+    }
+
+    /// The node's configuration.
+    pub fn config(&self) -> &NodeConfig {
+        &self.shared.config
+    }
+
+    /// Whether the node reports Ready: it knows what runs and what should, and has removed what should not.
+    pub fn is_ready(&self) -> bool {
+        self.pods.is_clean()
     }
 
     /// Takes one input and says what to do.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
-        todo!()
+        let mut out = Vec::new();
+        if !std::mem::replace(&mut self.begun, true) {
+            self.begin(now, &mut out);
+        }
+        self.take(now, input, &mut out);
+        let mut context = Context { now, shared: &mut self.shared, out: &mut out };
+        self.pods.advance(&mut context);
+        self.node.advance(self.pods.is_clean(), &mut context);
+        self.heartbeat(now, &mut out);
+        self.checkpoint(now, &mut out);
+        out
     }
 
     /// When to give the next [`Input::Tick`].
     pub fn next_wakeup(&self) -> Option<Instant> {
-        todo!()
+        let heartbeat = self.begun.then_some(self.next_heartbeat);
+        [self.pods.next_wakeup(), self.node.next_wakeup(), self.checkpoint_due, heartbeat].into_iter().flatten().min()
+    }
+
+    fn begin(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.next_heartbeat = now.mono;
+        let mut context = Context { now, shared: &mut self.shared, out };
+        self.node.begin(&mut context);
+        context.command(RuntimeCommand::ListExisting);
+    }
+
+    fn take(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        let mut context = Context { now, shared: &mut self.shared, out };
+        match input {
+            Input::Watch { resource, event } => self.watch(now, &resource, event, out),
+            Input::Synced => self.pods.synced(&mut context),
+            Input::Runtime(RuntimeEvent::Stats(usage)) => self.usage = usage,
+            Input::Runtime(event) => {
+                self.pods.runtime(event, &mut context);
+                self.something_happened(now);
+            }
+            Input::Answer(id, response) => self.answer(now, id, &response, out),
+            Input::Tick => {}
+        }
+    }
+
+    fn watch(&mut self, now: Now, resource: &GroupResource, event: WatchEvent, out: &mut Vec<Output>) {
+        let mut context = Context { now, shared: &mut self.shared, out };
+        let (object, deleted) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+            WatchEvent::Deleted(object) => (object, true),
+            WatchEvent::Bookmark(_) => return,
+        };
+        if *resource == PODS {
+            self.pods.watch(&object, deleted, &mut context);
+            self.something_happened(now);
+        } else if *resource == NODES {
+            self.node.watch(&object, deleted, &context);
+        } else if Objects::keeps(resource) {
+            self.pods.object_changed(object.key());
+            if deleted {
+                context.shared.objects.remove(object.key());
+            } else {
+                context.shared.objects.insert(object);
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Now, id: RequestId, response: &Response, out: &mut Vec<Output>) {
+        let Some(purpose) = self.shared.requests.remove(&id) else { return };
+        let context = Context { now, shared: &mut self.shared, out };
+        match purpose {
+            Purpose::Pod(uid) => self.pods.answered(&uid, id, response, &context),
+            Purpose::RegisterNode | Purpose::NodeStatus => self.node.answered(&purpose, response, &context),
+        }
+    }
+
+    fn heartbeat(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.next_heartbeat > now.mono {
+            return;
+        }
+        self.next_heartbeat = now.mono + HEARTBEAT_INTERVAL;
+        out.push(Output::Heartbeat(Heartbeat { usage: self.usage.clone() }));
+        if self.pods.has_running_container() {
+            out.push(Output::Runtime(RuntimeCommand::Stats));
+        } else {
+            self.usage.clear();
+        }
+    }
+
+    fn something_happened(&mut self, now: Now) {
+        let earliest = self.last_checkpoint.as_ref().map_or(now.mono, |(last, _)| *last + CHECKPOINT_INTERVAL);
+        self.checkpoint_due.get_or_insert(earliest.max(now.mono));
+    }
+
+    fn checkpoint(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.checkpoint_due.is_none_or(|due| due > now.mono) || !self.pods.has_begun() {
+            return;
+        }
+        self.checkpoint_due = None;
+        let checkpoint = self.pods.checkpoint(now, &self.shared.objects);
+        if self.last_checkpoint.as_ref().is_none_or(|(_, last)| *last != checkpoint) {
+            self.last_checkpoint = Some((now.mono, checkpoint.clone()));
+            out.push(Output::Checkpoint(checkpoint));
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

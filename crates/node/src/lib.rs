@@ -7,13 +7,26 @@
 
 pub mod runtime;
 
+mod address;
 mod agent;
 mod checkpoint;
 mod config;
+mod container;
+mod context;
+mod downward;
+mod env;
 pub mod fake;
 mod input;
+mod node_status;
+mod objects;
 mod output;
+mod pod_spec;
+mod pod_worker;
+mod probe;
+mod reasons;
 mod restart;
+mod status;
+mod volume;
 
 pub use agent::NodeAgent;
 pub use checkpoint::{Checkpoint, ContainerCheckpoint, ObjectCheckpoint, PodCheckpoint};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use bytes::Bytes;
 use coracle_api::resources::{CONFIG_MAPS, SECRETS, SERVICES};
-use coracle_api::{GroupResource, ObjectKey};
+use coracle_api::{Attributes, GroupResource, Object, ObjectKey, Revision};
 use serde_json::Value;
 
 use crate::ObjectCheckpoint;
@@ -14,7 +14,7 @@ use crate::ObjectCheckpoint;
 /// What pods read: objects by key. Its bound is the API server's: it holds what is watched.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    by_key: BTreeMap<ObjectKey, Arc<Value>>,
+    by_key: BTreeMap<ObjectKey, Arc<Object>>,
 }
 
 /// A ConfigMap's or a Secret's data: keys with their contents.
@@ -26,8 +26,12 @@ impl Objects {
         [CONFIG_MAPS, SECRETS, SERVICES].contains(resource)
     }
 
-    pub(crate) fn insert(&mut self, key: ObjectKey, object: Arc<Value>) {
-        self.by_key.insert(key, object);
+    /// Takes an object, unless a newer state of it is known.
+    pub(crate) fn insert(&mut self, object: Arc<Object>) {
+        let known = self.by_key.get(object.key());
+        if known.is_none_or(|known| known.revision() <= object.revision()) {
+            self.by_key.insert(object.key().clone(), object);
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) {
@@ -36,7 +40,7 @@ impl Objects {
 
     /// The data of a ConfigMap, `binaryData` included.
     pub(crate) fn config_map(&self, namespace: &str, name: &str) -> Option<Data> {
-        let object = self.by_key.get(&ObjectKey::new(CONFIG_MAPS, namespace, name))?;
+        let object = self.by_key.get(&ObjectKey::new(CONFIG_MAPS, namespace, name))?.value(None);
         let mut data: Data = entries(&object["data"]).map(|(k, v)| (k, Bytes::from(v.to_owned()))).collect();
         data.extend(entries(&object["binaryData"]).filter_map(|(k, v)| Some((k, decode(v)?))));
         Some(data)
@@ -44,21 +48,21 @@ impl Objects {
 
     /// The data of a Secret, decoded.
     pub(crate) fn secret(&self, namespace: &str, name: &str) -> Option<Data> {
-        let object = self.by_key.get(&ObjectKey::new(SECRETS, namespace, name))?;
+        let object = self.by_key.get(&ObjectKey::new(SECRETS, namespace, name))?.value(None);
         Some(entries(&object["data"]).filter_map(|(k, v)| Some((k, decode(v)?))).collect())
     }
 
     /// One Service.
-    pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<&Value> {
-        self.by_key.get(&ObjectKey::new(SERVICES, namespace, name)).map(Arc::as_ref)
+    pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.by_key.get(&ObjectKey::new(SERVICES, namespace, name)).map(|service| service.value(None))
     }
 
     /// The Services of a namespace with their names, in name order.
-    pub(crate) fn services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    pub(crate) fn services<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a str, Value)> {
         self.by_key
             .range(ObjectKey::new(SERVICES, namespace, "")..)
             .take_while(move |(key, _)| key.resource == SERVICES && &*key.namespace == namespace)
-            .map(|(key, value)| (&*key.name, value.as_ref()))
+            .map(|(key, service)| (&*key.name, service.value(None)))
     }
 
     /// The objects that pods read, for the checkpoint: `wanted` says of which key.
@@ -66,7 +70,10 @@ impl Objects {
         self.by_key
             .iter()
             .filter(|(key, _)| wanted(key))
-            .map(|(key, object)| ObjectCheckpoint { resource: key.resource.clone(), object: Arc::clone(object) })
+            .map(|(key, object)| ObjectCheckpoint {
+                resource: key.resource.clone(),
+                object: Arc::new(object.value(None)),
+            })
             .collect()
     }
 
@@ -74,7 +81,10 @@ impl Objects {
     pub(crate) fn restore(&mut self, checkpoint: ObjectCheckpoint) {
         let text = |name: &str| checkpoint.object["metadata"][name].as_str().unwrap_or_default().to_owned();
         let key = ObjectKey::new(checkpoint.resource.clone(), &text("namespace"), &text("name"));
-        self.by_key.entry(key).or_insert(checkpoint.object);
+        let revision = checkpoint.object["metadata"]["resourceVersion"].as_str().and_then(Revision::parse);
+        let object =
+            Object::new(key, revision.unwrap_or_default(), Arc::unwrap_or_clone(checkpoint.object), Attributes::new());
+        self.insert(Arc::new(object));
     }
 
     /// Forgets what is not among `seen`.

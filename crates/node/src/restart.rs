@@ -73,6 +73,11 @@ impl CrashLoop {
         self.entry.map(|entry| (entry.wait, entry.charged))
     }
 
+    /// Forgets that it failed: what it runs is another image now.
+    pub(crate) fn restart(&mut self) {
+        self.entry = None;
+    }
+
     /// A container that ran for twice the longest wait starts over.
     fn expired(&self, entry: &Entry, finished: Instant) -> bool {
         finished.saturating_since(entry.charged) > self.max * 2

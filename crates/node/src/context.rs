@@ -1,0 +1,102 @@
+//! What the parts of an agent share during one step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use coracle_api::{Request, Uid};
+use coracle_base::Now;
+
+use crate::address::AddressPool;
+use crate::objects::Objects;
+use crate::pod_spec::PodView;
+use crate::runtime::{ContainerId, ProbeAction, ProbeId, PullPolicy, RuntimeCommand};
+use crate::{EventRecord, EventType, NodeConfig, Output, RequestId};
+
+/// Which part of the agent waits for an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    RegisterNode,
+    NodeStatus,
+    Pod(Uid),
+}
+
+/// What the agent keeps beside its pods.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: NodeConfig,
+    pub(crate) objects: Objects,
+    pub(crate) addresses: AddressPool,
+    /// Pulls without an answer: bounded by the containers that wait for them.
+    pub(crate) pulls: BTreeSet<(String, PullPolicy)>,
+    /// Probes and hooks without an answer: at most four a container.
+    pub(crate) probes: BTreeMap<ProbeId, Uid>,
+    /// Requests without an answer: at most one a pod and two for the node.
+    pub(crate) requests: BTreeMap<RequestId, Purpose>,
+    pub(crate) next_probe: u64,
+    pub(crate) next_request: u64,
+}
+
+/// One step: the time, what is shared, and what comes out.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) now: Now,
+    pub(crate) shared: &'a mut Shared,
+    pub(crate) out: &'a mut Vec<Output>,
+}
+
+impl Context<'_> {
+    pub(crate) fn command(&mut self, command: RuntimeCommand) {
+        self.out.push(Output::Runtime(command));
+    }
+
+    /// Asks for an image, unless the same was asked already and not answered yet.
+    pub(crate) fn pull(&mut self, image: &str, policy: PullPolicy) {
+        if self.shared.pulls.insert((image.to_owned(), policy)) {
+            self.command(RuntimeCommand::PullImage { image: image.to_owned(), policy });
+        }
+    }
+
+    /// Sends a probe or a hook.
+    pub(crate) fn probe(
+        &mut self,
+        id: ContainerId,
+        address: IpAddr,
+        action: ProbeAction,
+        timeout: Duration,
+    ) -> ProbeId {
+        let probe = ProbeId(self.shared.next_probe);
+        self.shared.next_probe += 1;
+        self.shared.probes.insert(probe, id.pod.clone());
+        let timeout_millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.command(RuntimeCommand::Probe { id: probe, container: id, address, action, timeout_millis });
+        probe
+    }
+
+    pub(crate) fn request(&mut self, purpose: Purpose, request: Request) -> RequestId {
+        let id = RequestId(self.shared.next_request);
+        self.shared.next_request += 1;
+        self.shared.requests.insert(id, purpose);
+        self.out.push(Output::Request(id, request));
+        id
+    }
+
+    /// Records an Event about a pod, or about a part of it.
+    pub(crate) fn event(
+        &mut self,
+        pod: &PodView,
+        field_path: Option<String>,
+        event_type: EventType,
+        reason: &'static str,
+        message: String,
+    ) {
+        self.out.push(Output::Event(EventRecord {
+            regarding: pod.key.clone(),
+            uid: Some(pod.uid.clone()),
+            field_path,
+            event_type,
+            reason,
+            message,
+        }));
+    }
+}

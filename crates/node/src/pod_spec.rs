@@ -1,0 +1,148 @@
+//! A pod as its worker reads it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_api::resources::PODS;
+use coracle_api::{Metadata, ObjectKey, Quantity, Revision, Uid};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::restart::RestartPolicy;
+use crate::runtime::Limits;
+
+/// `terminationGracePeriodSeconds` where a pod names none.
+const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+
+/// What a container is in its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs to its end before the next one.
+    Init,
+    /// An init container with `restartPolicy: Always`: runs beside the others from then on.
+    Sidecar,
+    /// One of `spec.containers`.
+    Main,
+}
+
+/// A pod, decoded once.
+#[derive(Clone, Debug)]
+pub(crate) struct PodView {
+    pub(crate) key: ObjectKey,
+    pub(crate) uid: Uid,
+    pub(crate) metadata: Metadata,
+    pub(crate) spec: PodSpec,
+    pub(crate) revision: Revision,
+    pub(crate) value: Arc<Value>,
+}
+
+impl PodView {
+    /// Reads a pod; `None` when it has no uid or its spec is none.
+    pub(crate) fn new(value: Arc<Value>) -> Option<Self> {
+        let metadata = Metadata::of(&value);
+        let text = |name: &str| value["metadata"][name].as_str().unwrap_or_default();
+        let key = ObjectKey::new(PODS, text("namespace"), text("name"));
+        let pod = Pod::deserialize(value.as_ref())
+            .inspect_err(|error| tracing::error!(%key, %error, "the pod does not decode"))
+            .ok()?;
+        let revision = Revision::parse(text("resourceVersion")).unwrap_or_default();
+        Some(Self { revision, uid: metadata.uid.clone()?, spec: pod.spec?, key, metadata, value })
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.key.namespace
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.key.name
+    }
+
+    /// `name_namespace(uid)`, as back-off messages name a pod.
+    pub(crate) fn full_name(&self) -> String {
+        format!("{}_{}({})", self.name(), self.namespace(), self.uid)
+    }
+
+    pub(crate) fn service_account(&self) -> &str {
+        self.spec.service_account_name.as_deref().unwrap_or("default")
+    }
+
+    pub(crate) fn hostname(&self) -> &str {
+        self.spec.hostname.as_deref().unwrap_or(self.name())
+    }
+
+    pub(crate) fn restart_policy(&self) -> RestartPolicy {
+        RestartPolicy::parse(self.spec.restart_policy.as_deref())
+    }
+
+    /// The grace of the spec.
+    pub(crate) fn grace(&self) -> Duration {
+        self.spec.termination_grace_period_seconds.map_or(DEFAULT_GRACE, seconds)
+    }
+
+    /// The grace of a deletion: what the deletion says, else the spec's.
+    pub(crate) fn deletion_grace(&self) -> Duration {
+        self.metadata.deletion_grace_period_seconds.map_or_else(|| self.grace(), seconds)
+    }
+
+    /// Whether the API server has it as ended.
+    pub(crate) fn is_terminal(&self) -> bool {
+        matches!(self.value["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+    }
+
+    /// Its containers with their roles, init containers first.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = (Role, &Container)> {
+        let init = self.spec.init_containers.iter().flatten().map(|container| {
+            let sidecar = container.restart_policy.as_deref() == Some("Always");
+            (if sidecar { Role::Sidecar } else { Role::Init }, container)
+        });
+        init.chain(self.spec.containers.iter().map(|container| (Role::Main, container)))
+    }
+
+    /// `status.qosClass`: what the API server wrote, else worked out from the containers' resources.
+    pub(crate) fn qos_class(&self) -> &str {
+        if let Some(class) = self.value["status"]["qosClass"].as_str() {
+            return class;
+        }
+        let mut any = false;
+        let mut guaranteed = true;
+        for (_, container) in self.containers() {
+            for name in ["cpu", "memory"] {
+                let (request, limit) = (amount(container, "requests", name), amount(container, "limits", name));
+                any |= request.or(limit).is_some_and(|amount| !amount.is_zero());
+                guaranteed &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
+            }
+        }
+        match (any, guaranteed) {
+            (false, _) => "BestEffort",
+            (true, true) => "Guaranteed",
+            (true, false) => "Burstable",
+        }
+    }
+}
+
+/// A whole number of seconds of an object; negative counts as none.
+pub(crate) fn seconds(number: i64) -> Duration {
+    Duration::from_secs(u64::try_from(number).unwrap_or(0))
+}
+
+/// `resources.limits` or `resources.requests` of one resource; what is no quantity counts as absent.
+pub(crate) fn amount(container: &Container, list: &str, resource: &str) -> Option<Quantity> {
+    let resources = container.resources.as_ref()?;
+    let map = if list == "limits" { resources.limits.as_ref() } else { resources.requests.as_ref() };
+    map?.get(resource)?.0.parse().ok()
+}
+
+/// What a container may use.
+pub(crate) fn limits(container: &Container) -> Limits {
+    let number = |amount: Option<Quantity>| amount.and_then(|amount| u64::try_from(amount.units()).ok());
+    let millis = |amount: Option<Quantity>| amount.and_then(|amount| u64::try_from(amount.millis()).ok());
+    let cpu_millis = millis(amount(container, "limits", "cpu"));
+    Limits {
+        memory: number(amount(container, "limits", "memory")),
+        cpu_millis,
+        cpu_weight: millis(amount(container, "requests", "cpu")).or(cpu_millis).unwrap_or(0),
+        fuel: number(amount(container, "limits", "coracle.dev/fuel")),
+        fuel_per_second: number(amount(container, "limits", "coracle.dev/fuel-per-second")),
+    }
+}
