@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use crate::schema::{Schema, TypeId};
 use crate::{GroupResource, GroupVersion, Gvk};
 
+mod event_view;
 mod table;
 #[cfg(test)]
 mod tests;

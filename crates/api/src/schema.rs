@@ -4,7 +4,7 @@
 //! the published API documents. A CustomResourceDefinition brings a table of its own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde_json::Value;
 
@@ -159,14 +159,22 @@ pub enum ProtoMember {
 pub struct Schema {
     types: Vec<Type>,
     by_name: BTreeMap<String, TypeId>,
-    indexes: Vec<TypeIndex>,
+    /// By type: the fields that Go writes even when nothing was given for them.
+    written_when_absent: Vec<Vec<String>>,
+    nested: Vec<NestedMessage>,
+    /// By type: the protobuf numbers. Worked out when the first body in protobuf comes, because starting must be quick.
+    proto_members: OnceLock<Vec<BTreeMap<u32, ProtoMember>>>,
 }
 
-/// What is worked out of a type once, for the decoders.
-#[derive(Clone, Debug, Default)]
-struct TypeIndex {
-    by_number: BTreeMap<u32, ProtoMember>,
-    written_when_absent: Vec<String>,
+/// A message that protobuf nests in a type's and JSON does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NestedMessage {
+    /// The type it is nested in.
+    pub parent: TypeId,
+    /// Its number there.
+    pub number: u32,
+    /// Its own numbers, and which of the parent's fields they are.
+    pub members: BTreeMap<u32, String>,
 }
 
 impl Schema {
@@ -182,14 +190,12 @@ impl Schema {
         Self::with_nested(types, Vec::new())
     }
 
-    /// A table of these types, where some have members that protobuf nests and JSON does not: type, number, members.
-    pub fn with_nested(types: Vec<Type>, nested: Vec<(TypeId, u32, BTreeMap<u32, String>)>) -> Self {
+    /// A table of these types, some of which protobuf nests messages in.
+    pub fn with_nested(types: Vec<Type>, nested: Vec<NestedMessage>) -> Self {
         let by_name = types.iter().enumerate().map(|(index, t)| (t.name.clone(), TypeId(index as u32))).collect();
-        let mut indexes: Vec<TypeIndex> = types.iter().map(TypeIndex::new).collect();
-        for (id, number, members) in nested {
-            indexes[id.0 as usize].by_number.insert(number, ProtoMember::Nested(members));
-        }
-        Self { types, by_name, indexes }
+        let absent = |t: &Type| t.fields.values().filter(|f| f.written_when_absent()).map(|f| f.name.clone()).collect();
+        let written_when_absent = types.iter().map(absent).collect();
+        Self { types, by_name, written_when_absent, nested, proto_members: OnceLock::new() }
     }
 
     /// The type of an id, which must be one of this table's.
@@ -209,32 +215,27 @@ impl Schema {
 
     /// What a protobuf field number of a type leads to.
     pub fn proto_member(&self, id: TypeId, number: u32) -> Option<&ProtoMember> {
-        self.indexes[id.0 as usize].by_number.get(&number)
+        self.proto_members(id).get(&number)
     }
 
     /// Every protobuf field number of a type.
     pub fn proto_members(&self, id: TypeId) -> &BTreeMap<u32, ProtoMember> {
-        &self.indexes[id.0 as usize].by_number
+        &self.proto_members.get_or_init(|| self.index_proto_members())[id.0 as usize]
+    }
+
+    fn index_proto_members(&self) -> Vec<BTreeMap<u32, ProtoMember>> {
+        let member = |field: &Field| (field.proto_number, ProtoMember::Field(field.name.clone()));
+        let of_type = |t: &Type| t.fields.values().filter(|f| f.proto_number != 0).map(member).collect();
+        let mut all: Vec<BTreeMap<u32, ProtoMember>> = self.types.iter().map(of_type).collect();
+        for message in &self.nested {
+            all[message.parent.0 as usize].insert(message.number, ProtoMember::Nested(message.members.clone()));
+        }
+        all
     }
 
     /// The fields that Go writes even when nothing was given for them.
     pub(crate) fn written_when_absent(&self, id: TypeId) -> &[String] {
-        &self.indexes[id.0 as usize].written_when_absent
-    }
-}
-
-impl TypeIndex {
-    fn new(t: &Type) -> Self {
-        let numbered = t.fields.values().filter(|field| field.proto_number != 0);
-        Self {
-            by_number: numbered.map(|field| (field.proto_number, ProtoMember::Field(field.name.clone()))).collect(),
-            written_when_absent: t
-                .fields
-                .values()
-                .filter(|f| f.written_when_absent())
-                .map(|f| f.name.clone())
-                .collect(),
-        }
+        &self.written_when_absent[id.0 as usize]
     }
 }
 

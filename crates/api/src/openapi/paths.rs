@@ -39,7 +39,7 @@ pub(super) fn add(registry: &Registry, resource: &Resource, paths: &mut Map<Stri
     kinds.add(resource.type_id, Some(key(&resource.gvk)));
     for name in [DELETE_OPTIONS, STATUS] {
         if let Some(id) = schema.find(name) {
-            kinds.add(id, Some(["".into(), "v1".into(), short(name).into()]));
+            kinds.add(id, Some([String::new(), "v1".into(), short(name).into()]));
         }
     }
     let list_type = schema.find(&list_name);

@@ -1,4 +1,7 @@
+use serde_json::json;
+
 use super::*;
+use crate::decode::{Strictness, decode_value};
 use crate::resources::{DEPLOYMENT, DEPLOYMENTS, EVENTS, PODS};
 
 #[test]
@@ -55,4 +58,29 @@ fn groups_come_in_the_order_of_discovery() {
         "v1 apps/v1 events.k8s.io/v1 authentication.k8s.io/v1 authorization.k8s.io/v1 scheduling.k8s.io/v1 \
          coordination.k8s.io/v1 node.k8s.io/v1 discovery.k8s.io/v1"
     );
+}
+
+#[test]
+fn an_event_of_the_newer_group_is_stored_under_the_older_names_and_shown_under_its_own() {
+    let registry = Registry::builtin();
+    let view = registry.by_path("events.k8s.io", "v1", "events").unwrap();
+    let decode = |type_id, value: &serde_json::Value| {
+        decode_value(registry.schema(), type_id, value, Strictness::Strict).expect("the event decodes").value
+    };
+    let event = decode(
+        view.type_id,
+        &json!({"metadata": {"name": "e"}, "regarding": {"kind": "Pod"}, "note": "n", "reportingController": "c",
+            "deprecatedSource": {"host": "h"}, "deprecatedCount": 2, "eventTime": "2026-11-22T10:31:34.123456Z"}),
+    );
+    let mut stored = event.clone();
+    view.to_stored(&mut stored);
+    let core = registry.by_group_resource(&EVENTS).unwrap();
+    let as_core = decode(core.type_id, &stored);
+    assert_eq!((&as_core["message"], &as_core["involvedObject"]["kind"]), (&"n".into(), &"Pod".into()));
+    let mut shown = as_core.clone();
+    view.from_stored(&mut shown);
+    assert_eq!(decode(view.type_id, &shown), event);
+    let mut same = as_core.clone();
+    core.from_stored(&mut same);
+    assert_eq!(same, as_core);
 }

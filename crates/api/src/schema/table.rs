@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Field, ListType, PatchStrategy, Schema, Shape, Type, TypeId};
+use super::{Field, ListType, NestedMessage, PatchStrategy, Schema, Shape, Type, TypeId};
 
 /// Reads the table, which is part of the program: what does not read is a broken build, so it panics.
 pub(super) fn parse(text: &str) -> Schema {
@@ -34,7 +34,10 @@ pub(super) fn parse(text: &str) -> Schema {
         let mut cells = row.split('\t');
         let mut cell = || cells.next().unwrap_or_default();
         match cell() {
-            "+" => nested.push((TypeId(types.len() as u32 - 1), number(cell()), members(cell()))),
+            "+" => {
+                let parent = TypeId(types.len() as u32 - 1);
+                nested.push(NestedMessage { parent, number: number(cell()), members: members(cell()) });
+            }
             name => fields
                 .push((name.to_owned(), field(name, [cell(), cell(), cell(), cell(), cell(), cell(), cell()], &ids))),
         }

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use serde_json::json;
 
 use super::*;
@@ -45,7 +47,8 @@ fn an_alias_bomb_is_refused() {
     let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let item = format!("*a{}", level - 1);
-        text.push_str(&format!("a{level}: &a{level} [{}]\n", [item.as_str(); 10].join(", ")));
+        let items = [item.as_str(); 10].join(", ");
+        writeln!(text, "a{level}: &a{level} [{items}]").expect("a text is written to memory");
     }
     assert!(parse(text.as_bytes()).is_err());
 }
