@@ -298,8 +298,9 @@ pub fn track_update(
     new: &mut Value,
     options: &UpdateOptions<'_>,
 ) {
-    let sent = take_managed_fields(new).filter(|_| options.subresource.is_empty());
     let before = live.and_then(managed_fields);
+    // What a client read and sent back unchanged is what is there.
+    let sent = take_managed_fields(new).filter(|sent| options.subresource.is_empty() && Some(sent) != before);
     let comparison = compare_owned(schema, type_id, live, new, options.subresource, options.status_subresource);
     let given = match &sent {
         Some(list) if is_reset(list) => Some(Managed::default()),
