@@ -1,8 +1,9 @@
 //! Bodies as values: JSON, YAML or protobuf, checked against the schema table, with Kubernetes' words for what is wrong.
 
 use coracle_api::decode::{DecodeError, Decoded, Strictness, TypeMeta, decode_json, decode_value};
+use coracle_api::protobuf::Envelope;
 use coracle_api::schema::TypeId;
-use coracle_api::{Body, GroupVersion, Gvk, Registry, Resource, Status};
+use coracle_api::{Body, GroupVersion, Gvk, Registry, Resource, Status, yaml};
 use serde_json::Value;
 
 use crate::context::Context;
@@ -61,26 +62,19 @@ pub(crate) fn delete_options(context: &mut Context<'_>) -> Result<Option<Value>,
     let name = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
     let type_id =
         context.registry.schema().find(name).ok_or_else(|| Status::internal(format!("type {name} is not known")))?;
-    let (bytes, value);
+    let schema = context.registry.schema();
+    let options = Gvk::builtin("meta.k8s.io", "v1", "DeleteOptions");
     let result = match (&context.request.body, body_media(context.request)?) {
-        (Body::Value(body), _) => decode_value(context.registry.schema(), type_id, body, Strictness::Warn),
-        (Body::Bytes(body), BodyMedia::Json) => decode_json(context.registry.schema(), type_id, body, Strictness::Warn),
-        (Body::Bytes(body), BodyMedia::Yaml) => {
-            value = from_yaml(body)?;
-            decode_value(context.registry.schema(), type_id, &value, Strictness::Warn)
-        }
+        (Body::Value(body), _) => decode_value(schema, type_id, body, Strictness::Warn),
+        (Body::Bytes(body), BodyMedia::Json) => decode_json(schema, type_id, body, Strictness::Warn),
+        (Body::Bytes(body), BodyMedia::Yaml) => decode_value(schema, type_id, &from_yaml(body)?, Strictness::Warn),
         (Body::Bytes(body), BodyMedia::Protobuf) => {
-            bytes = from_protobuf(context.registry, body, Some(type_id))?;
-            return Ok(Some(bytes));
+            let decoded = Envelope::open(body).and_then(|envelope| envelope.decode(schema, type_id));
+            return decoded.map(Some).map_err(|error| unreadable(&options, &error));
         }
         (Body::Empty, _) => return Ok(None),
     };
-    match result {
-        Ok(decoded) => Ok(Some(decoded.value)),
-        Err(error) => Err(Status::bad_request(format!(
-            "DeleteOptions in version \"v1\" cannot be handled as a DeleteOptions: {error}"
-        ))),
-    }
+    result.map(|decoded| Some(decoded.value)).map_err(|error| unreadable(&options, &error))
 }
 
 /// A decoded body of a stated kind and type.
@@ -105,10 +99,10 @@ pub(crate) fn read(
             (meta_of(&value), decode_value(schema, type_id, &value, strictness))
         }
         (Body::Bytes(body), BodyMedia::Protobuf) => {
-            let value = from_protobuf(registry, body, None)?;
-            let meta = meta_of(&value);
-            check_kind(registry, &meta, gvk)?;
-            (meta, Ok(Decoded { value, warnings: Vec::new() }))
+            let envelope = Envelope::open(body).map_err(|error| unreadable(gvk, &error))?;
+            check_kind(registry, &envelope.type_meta, gvk)?;
+            let value = envelope.decode(schema, type_id).map_err(|error| unreadable(gvk, &error))?;
+            (envelope.type_meta, Ok(Decoded { value, warnings: Vec::new() }))
         }
         (Body::Empty, _) => {
             let error = TypeMeta::of_json(b"").err().unwrap_or(DecodeError::Syntax("EOF".into()));
@@ -116,12 +110,15 @@ pub(crate) fn read(
         }
     };
     check_kind(registry, &meta, gvk)?;
-    let Decoded { mut value, warnings } = decoded.map_err(|error| {
-        let (kind, version) = (&gvk.kind, &gvk.group_version.version);
-        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
-    })?;
+    let Decoded { mut value, warnings } = decoded.map_err(|error| unreadable(gvk, &error))?;
     set_kind(gvk, &mut value);
     Ok(Decoded { value, warnings })
+}
+
+/// 400: a body that is not what its kind says.
+fn unreadable(gvk: &Gvk, error: &dyn std::fmt::Display) -> Status {
+    let (kind, version) = (&gvk.kind, &gvk.group_version.version);
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
 }
 
 /// A value with the kind and `apiVersion` of a resource.
@@ -198,17 +195,10 @@ fn unrecognized(gvk: &Gvk, error: &DecodeError, body: &[u8]) -> Status {
 
 /// A YAML body as a value.
 fn from_yaml(body: &[u8]) -> Result<Value, Status> {
-    let _ = body;
-    Err(crate::error::not_here("a YAML body"))
+    yaml::parse(body).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
 }
 
 /// A value as YAML.
 pub(crate) fn to_yaml(value: &Value) -> String {
-    value.to_string()
-}
-
-/// A protobuf body as a value, of a stated type or of the one that its envelope names.
-fn from_protobuf(registry: &Registry, body: &[u8], type_id: Option<TypeId>) -> Result<Value, Status> {
-    let _ = (registry, body, type_id);
-    Err(crate::error::not_here("a protobuf body"))
+    yaml::to_string(value)
 }

@@ -62,11 +62,6 @@ impl Verb {
         }
     }
 
-    /// Whether it may write.
-    pub(crate) fn is_write(self) -> bool {
-        !matches!(self, Self::Get | Self::List | Self::Watch)
-    }
-
     /// Whether an object's path has it (a collection has the others).
     pub(crate) fn fits(self, path: &ResourcePath) -> bool {
         let subresource = !path.subresource.is_empty();

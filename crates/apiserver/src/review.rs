@@ -1,5 +1,6 @@
 //! Reviews: questions about users and their rights, answered at once and never stored.
 
+use coracle_api::apply::{UpdateOptions, track_update};
 use coracle_api::{Gvk, Response, Status, UserInfo};
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::answer::value_response;
 use crate::authorize::{self, Attributes};
 use crate::decode;
 use crate::request::negotiate::negotiate;
-use crate::request::options::FieldValidation;
+use crate::request::options::WriteOptions;
 use crate::request::{ResourcePath, Verb};
 use crate::route::Run;
 
@@ -34,9 +35,25 @@ pub(crate) fn answer(run: &mut Run<'_>, path: &ResourcePath, verb: Verb) -> Opti
 fn review(run: &mut Run<'_>, path: &ResourcePath, gvk: Gvk) -> Result<Response, Status> {
     let encoding = negotiate(run.request, false)?;
     let type_id = decode::type_of(run.registry, &gvk)?;
-    let decoded = decode::read(run.registry, run.request, &gvk, type_id, FieldValidation::Warn)?;
+    let options = WriteOptions::parse(run.request, "CreateOptions", false)?;
+    let decoded = decode::read(run.registry, run.request, &gvk, type_id, options.validation)?;
     run.warnings.extend(decoded.warnings);
     let mut value = decoded.value;
+    if !value["metadata"].is_object() {
+        value["metadata"] = json!({});
+    }
+    if let Some(map) = value.as_object_mut() {
+        // The status is the server's to say.
+        map.remove("status");
+    }
+    let update = UpdateOptions {
+        manager: &options.manager,
+        api_version: &gvk.api_version(),
+        subresource: "",
+        time: run.now.wall,
+        status_subresource: false,
+    };
+    track_update(run.registry.schema(), type_id, None, &mut value, &update);
     let user = &run.request.user;
     value["status"] = match &*gvk.kind {
         "SelfSubjectReview" => {

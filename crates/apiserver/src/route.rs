@@ -76,7 +76,7 @@ fn without_resource(run: &Run<'_>) -> Result<Response, Status> {
         return response;
     }
     if run.request.path.starts_with("/openapi/") {
-        return openapi::answer(run.registry, run.request);
+        return openapi::answer(run.request);
     }
     discovery::answer(run.options, run.registry, run.request)
 }

@@ -1,6 +1,6 @@
 //! The query as `ListOptions`, `CreateOptions`, `UpdateOptions`, `PatchOptions` and `DeleteOptions`, with Kubernetes' checks.
 
-use coracle_api::{Body, Cause, FieldSelector, LabelSelector, Request, Resource, Revision, Status};
+use coracle_api::{Body, Cause, FieldSelector, LabelSelector, Request, Revision, Status};
 use serde_json::Value;
 
 use crate::error::{field_cause, forbidden_cause, not_supported_cause, required_cause};
@@ -369,9 +369,4 @@ pub(crate) fn field_of<'a>(object: &'a coracle_api::Object, field: &str) -> &'a 
         "metadata.namespace" => &object.key().namespace,
         other => object.attribute(other),
     }
-}
-
-/// Whether the resource has the kind's status as a subresource.
-pub(crate) fn has_subresource(resource: &Resource, name: &str) -> bool {
-    resource.subresources.iter().any(|subresource| subresource.name == name)
 }

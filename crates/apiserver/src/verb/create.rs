@@ -38,12 +38,13 @@ pub(crate) fn propose(
     context: &mut Context<'_>,
     mut value: Value,
     options: &WriteOptions,
-    change: managed_fields::Change<'_>,
+    change: managed_fields::Change,
 ) -> Result<Step, Status> {
     let namespace_key = check_namespace_is_there(context, &value)?;
     let stated_version = value["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty());
     let generated_name = fill_metadata(context, &mut value);
     context.strategy.default(&mut value);
+    managed_fields::track(context, &mut value, None, options, change);
     let strategy = context.strategy;
     strategy.prepare_create(&mut context.for_strategy(), &mut value)?;
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -59,7 +60,6 @@ pub(crate) fn propose(
     if context.view.object(&key).is_some() && !generated_name {
         return Err(Status::already_exists(&key.resource, &name));
     }
-    managed_fields::track(context, &mut value, None, options, change)?;
     if options.dry_run {
         return Ok(Step::Respond(context.presenter().value(201, &value)));
     }
@@ -104,14 +104,7 @@ fn fill_metadata(context: &mut Context<'_>, value: &mut Value) -> bool {
     let now = context.now.wall.rfc3339();
     let uid = context.rng.uuid();
     let metadata = metadata_of(value);
-    for field in [
-        "selfLink",
-        "generation",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "resourceVersion",
-        "managedFields",
-    ] {
+    for field in ["selfLink", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uid.into());

@@ -115,7 +115,8 @@ fn decoded(
     }
 }
 
-fn check_names(context: &Context<'_>, value: &Value) -> Result<(), Status> {
+/// A patch changes neither the name nor the namespace.
+pub(crate) fn check_names(context: &Context<'_>, value: &Value) -> Result<(), Status> {
     let (name, namespace) = (value["metadata"]["name"].as_str().unwrap_or_default(), &context.path.namespace);
     if name != context.path.name {
         let url = &context.path.name;

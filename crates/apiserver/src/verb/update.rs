@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::{Object, Status};
+use coracle_api::{Object, Status, apply};
 use coracle_store::{Precondition, Transaction, Write};
 use serde_json::Value;
 
@@ -65,14 +65,14 @@ pub(crate) fn propose(
     mut value: Value,
     old: &Arc<Object>,
     options: &WriteOptions,
-    change: managed_fields::Change<'_>,
+    change: managed_fields::Change,
     shape: Shape,
 ) -> Result<Step, Status> {
     let before = value_of(context, old);
-    let reset = value["metadata"].get("managedFields").cloned();
     take_over(context, &mut value, &before, old)?;
     let strategy = context.strategy;
     strategy.default(&mut value);
+    managed_fields::track(context, &mut value, Some(&before), options, change);
     strategy.prepare_update(&mut context.for_strategy(), &mut value, &before)?;
     raise_generation(context, &mut value, &before);
     let mut causes = meta::check_update(&value, &before);
@@ -80,10 +80,7 @@ pub(crate) fn propose(
     if !causes.is_empty() {
         return Err(error::invalid(context.resource, &context.path.name, causes));
     }
-    if let Some(reset) = reset {
-        metadata_of(&mut value).insert("managedFields".into(), reset);
-    }
-    managed_fields::track(context, &mut value, Some(&before), options, change)?;
+    apply::keep_times_if_unchanged(&before, &mut value);
     let key = old.key().clone();
     if options.dry_run {
         return Ok(Step::Respond(shown(context, &value, shape)));
@@ -127,7 +124,7 @@ fn take_over(context: &Context<'_>, value: &mut Value, before: &Value, old: &Arc
     if context.resource.namespaced {
         metadata.insert("namespace".into(), key.namespace.to_string().into());
     }
-    for field in SERVER_FIELDS.into_iter().chain(["managedFields"]) {
+    for field in SERVER_FIELDS {
         match before["metadata"].get(field) {
             Some(kept) => metadata.insert(field.into(), kept.clone()),
             None => metadata.remove(field),
