@@ -186,3 +186,6 @@ fn is_harmless(failure: &Failure) -> bool {
         Verb::Create | Verb::Update | Verb::Patch | Verb::Bind => false,
     }
 }
+
+#[cfg(test)]
+mod tests;
