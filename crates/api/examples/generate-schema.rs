@@ -240,6 +240,7 @@ fn field_line(row: &Row, go: &Row) -> Result<String, AnyError> {
     // The one built-in field with `omitzero`: every other time of value zero is written as null.
     flag(row["field"] == "creationTimestamp" && row["type"].ends_with(".ObjectMeta"), 'z');
     flag(row["map_type"] == "atomic", 'a');
+    flag(row["map_type"] == "granular" && shape.contains('.'), 'g');
     let list = match row["list_type"].as_str() {
         "map" => format!("map:{}", row["list_map_keys"]),
         "set" => "set".to_owned(),

@@ -90,6 +90,8 @@ pub struct Field {
     pub list_type: ListType,
     /// Whether a map or object is one value under apply.
     pub atomic: bool,
+    /// Whether an object of a type that is one value elsewhere merges field by field here.
+    pub granular: bool,
     /// How it merges under strategic merge patch.
     pub patch_strategy: PatchStrategy,
     /// The key of a list that merges under strategic merge patch.
@@ -116,6 +118,7 @@ impl Field {
             default: None,
             list_type: ListType::Atomic,
             atomic: false,
+            granular: false,
             patch_strategy: PatchStrategy::default(),
             merge_key: None,
             enumeration: Vec::new(),

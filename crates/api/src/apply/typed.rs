@@ -11,6 +11,7 @@ use crate::schema::{Field, ListType, Schema, Shape, Type, TypeId};
 pub(super) struct Spec<'s> {
     pub(super) shape: &'s Shape,
     atomic: bool,
+    granular: bool,
     list_type: &'s ListType,
 }
 
@@ -38,7 +39,7 @@ pub(super) struct Child<'s> {
 
 impl<'s> Spec<'s> {
     fn plain(shape: &'s Shape) -> Self {
-        Self { shape, atomic: false, list_type: &ListType::Atomic }
+        Self { shape, atomic: false, granular: false, list_type: &ListType::Atomic }
     }
 
     pub(super) fn of_type(shape: &'s Shape) -> Self {
@@ -46,16 +47,17 @@ impl<'s> Spec<'s> {
     }
 
     fn of_field(field: &'s Field) -> Self {
-        Self { shape: &field.shape, atomic: field.atomic, list_type: &field.list_type }
+        Self { shape: &field.shape, atomic: field.atomic, granular: field.granular, list_type: &field.list_type }
     }
 
     /// What a value is made of; without a schema it is deduced from the value: objects have entries, the rest is one value.
     pub(super) fn parts(self, schema: &'s Schema, value: &Value) -> Parts<'s> {
-        const ANY: Spec<'static> = Spec { shape: &Shape::Any, atomic: false, list_type: &ListType::Atomic };
+        const ANY: Spec<'static> =
+            Spec { shape: &Shape::Any, atomic: false, granular: false, list_type: &ListType::Atomic };
         match self.shape {
             _ if self.atomic => Parts::Leaf,
             Shape::Object(id) => match schema.get(*id) {
-                t if t.atomic => Parts::Leaf,
+                t if t.atomic && !self.granular => Parts::Leaf,
                 t if t.fields.is_empty() => Parts::Entries(ANY),
                 t => Parts::Fields(t),
             },

@@ -6,7 +6,8 @@
 //! 1. the JSON name, or `+` for a message that protobuf nests and JSON does not (then: its number, and `number=name,...`)
 //! 2. the shape: `string`, `bytes`, `int32`, `int64`, `number`, `boolean`, `quantity`, `int-or-string`, `time`, `micro-time`,
 //!    `any`, the name of a type, `[shape]` a list, `{shape}` a map
-//! 3. letters: `r` required, `p` a pointer in Go, `o` omitempty, `z` omitzero, `a` one value under apply
+//! 3. letters: `r` required, `p` a pointer in Go, `o` omitempty, `z` omitzero, `a` one value under apply, `g` not so
+//!    here, whatever the type says
 //! 4. the protobuf number
 //! 5. how a list merges under apply: `set`, or `map:` and its keys; empty for atomic
 //! 6. how it merges under strategic merge patch: `merge`, `retainKeys`, `replace`, and `:` and the merge key
@@ -88,6 +89,7 @@ fn field(name: &str, cells: [&str; 7], ids: &BTreeMap<&str, TypeId>) -> Field {
             None => ListType::Atomic,
         },
         atomic: flags.contains('a'),
+        granular: flags.contains('g'),
         patch_strategy: PatchStrategy {
             merge: strategy.contains("merge"),
             retain_keys: strategy.contains("retainKeys"),

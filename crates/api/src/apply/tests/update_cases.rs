@@ -164,3 +164,17 @@ fn items_given_twice_are_owned_as_a_whole() {
     let single = kind.update(Some(&created), &pod(json!([{"name": "A", "value": "2"}])), "second");
     assert_eq!(record(&single).len(), 2);
 }
+
+#[test]
+fn a_reference_is_one_value_but_for_the_claim_of_a_volume() {
+    let kind = Kind::builtin("core.v1", "v1", "PersistentVolume");
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {
+        "claimRef": {"name": "c", "uid": "u"}, "csi": {"driver": "d", "nodePublishSecretRef": {"name": "s", "namespace": "n"}}
+    }});
+    assert_eq!(
+        record(&kind.update(None, &volume, "m")),
+        [
+            r#"Update m {"f:spec":{"f:claimRef":{".":{},"f:name":{},"f:uid":{}},"f:csi":{".":{},"f:driver":{},"f:nodePublishSecretRef":{}}}}"#
+        ]
+    );
+}
