@@ -4,18 +4,32 @@
 //! nothing here reads a request's path or answers one.
 
 mod config_map;
+mod controller_revision;
+mod deployment;
 mod descriptions;
+mod endpoint_slice;
+mod endpoints;
+mod event;
 mod generic;
 mod lease;
 mod namespace;
+mod node;
+pub(crate) mod pod;
+mod priority_class;
+mod replica_set;
+mod runtime_class;
+mod scale;
 mod secret;
+mod service;
 mod service_account;
 mod table;
 #[cfg(test)]
-mod testing;
-mod value;
+pub(crate) mod testing;
+pub(crate) mod value;
 
 use coracle_api::GroupResource;
+
+pub use scale::scale_of;
 
 use crate::strategy::Strategy;
 
@@ -24,10 +38,23 @@ use crate::strategy::Strategy;
 pub fn strategy_of(resource: &GroupResource) -> &'static dyn Strategy {
     match (&*resource.group, &*resource.resource) {
         ("", "configmaps") => &config_map::ConfigMapStrategy,
+        ("", "endpoints") => &endpoints::EndpointsStrategy,
+        ("" | "events.k8s.io", "events") => &event::EventStrategy,
         ("", "namespaces") => &namespace::NamespaceStrategy,
+        ("", "nodes") => &node::NodeStrategy,
+        ("", "pods") => &pod::PodStrategy,
         ("", "secrets") => &secret::SecretStrategy,
         ("", "serviceaccounts") => &service_account::ServiceAccountStrategy,
+        ("", "services") => &service::ServiceStrategy,
+        ("", "bindings") => &scale::BindingStrategy,
+        ("apps", "controllerrevisions") => &controller_revision::ControllerRevisionStrategy,
+        ("apps", "deployments") => &deployment::DeploymentStrategy,
+        ("apps", "replicasets") => &replica_set::ReplicaSetStrategy,
+        ("autoscaling", "scales") => &scale::ScaleStrategy,
         ("coordination.k8s.io", "leases") => &lease::LeaseStrategy,
+        ("discovery.k8s.io", "endpointslices") => &endpoint_slice::EndpointSliceStrategy,
+        ("node.k8s.io", "runtimeclasses") => &runtime_class::RuntimeClassStrategy,
+        ("scheduling.k8s.io", "priorityclasses") => &priority_class::PriorityClassStrategy,
         _ => &generic::GenericStrategy,
     }
 }

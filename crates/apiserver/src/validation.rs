@@ -7,3 +7,10 @@ pub mod field;
 pub mod label;
 pub mod meta;
 pub mod name;
+
+pub(crate) mod container;
+pub(crate) mod placement;
+pub(crate) mod pod_spec;
+pub(crate) mod probe;
+pub(crate) mod resources;
+pub(crate) mod volume;

@@ -94,6 +94,11 @@ impl Causes {
         self.push("FieldValueDuplicate", format!("Duplicate value: {}", value.into()), path, "");
     }
 
+    /// `Duplicate value: <value>: <why>`.
+    pub fn duplicate_because(&mut self, path: &FieldPath, value: impl Into<Value>, why: &str) {
+        self.push("FieldValueDuplicate", format!("Duplicate value: {}", value.into()), path, why);
+    }
+
     /// `Forbidden: <why>`.
     pub fn forbidden(&mut self, path: &FieldPath, why: &str) {
         self.push("FieldValueForbidden", "Forbidden".into(), path, why);
