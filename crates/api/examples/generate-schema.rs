@@ -31,7 +31,7 @@ const PACKAGES: [&str; 15] = [
 ];
 
 /// The feature gates that are on by default in Kubernetes 1.36; fields of any other are left out.
-const GATES_ON: [&str; 11] = [
+const GATES_ON: [&str; 10] = [
     "ContainerRestartRules",
     "DynamicResourceAllocation",
     "EnvFiles",
@@ -39,7 +39,6 @@ const GATES_ON: [&str; 11] = [
     "InPlacePodVerticalScaling",
     "MaxUnavailableStatefulSet",
     "PodLevelResources",
-    "ResourceHealthStatus",
     "SELinuxChangePolicy",
     "SupplementalGroupsPolicy",
     "VolumeAttributesClass",
