@@ -103,13 +103,15 @@ impl NodeAgent {
     /// When to give the next [`Input::Tick`].
     pub fn next_wakeup(&self) -> Option<Instant> {
         let heartbeat = self.begun.then_some(self.next_heartbeat);
-        [self.pods.next_wakeup(), self.node.next_wakeup(), self.checkpoint_due, heartbeat].into_iter().flatten().min()
+        let checkpoint = self.checkpoint_due.filter(|_| self.pods.has_begun());
+        [self.pods.next_wakeup(), self.node.next_wakeup(), checkpoint, heartbeat].into_iter().flatten().min()
     }
 
     fn begin(&mut self, now: Now, out: &mut Vec<Output>) {
         self.next_heartbeat = now.mono;
+        self.pods.begin(now.mono);
         let mut context = Context { now, shared: &mut self.shared, out };
-        self.node.begin(&mut context);
+        NodeReport::begin(&mut context);
         context.command(RuntimeCommand::ListExisting);
     }
 
@@ -178,15 +180,16 @@ impl NodeAgent {
     }
 
     fn checkpoint(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.checkpoint_due.is_none_or(|due| due > now.mono) || !self.pods.has_begun() {
+        if !self.pods.has_begun() || self.checkpoint_due.is_none_or(|due| due > now.mono) {
             return;
         }
         self.checkpoint_due = None;
         let checkpoint = self.pods.checkpoint(now, &self.shared.objects);
-        if self.last_checkpoint.as_ref().is_none_or(|(_, last)| *last != checkpoint) {
-            self.last_checkpoint = Some((now.mono, checkpoint.clone()));
-            out.push(Output::Checkpoint(checkpoint));
+        let changed = self.last_checkpoint.as_ref().is_none_or(|(_, last)| *last != checkpoint);
+        if changed {
+            out.push(Output::Checkpoint(checkpoint.clone()));
         }
+        self.last_checkpoint = Some((now.mono, checkpoint));
     }
 }
 

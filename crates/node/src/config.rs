@@ -81,7 +81,7 @@ impl NodeConfig {
             container_runtime_version: "wasmtime://48".into(),
             machine_id: String::new(),
             boot_id: String::new(),
-            crash_loop_max: Duration::from_secs(300),
+            crash_loop_max: Duration::from_mins(5),
         }
     }
 

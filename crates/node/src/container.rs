@@ -26,7 +26,7 @@ use crate::{ContainerCheckpoint, EventType};
 
 /// The waits between tries to pull an image, and to create a container that could not be created.
 const RETRY_INITIAL: Duration = Duration::from_secs(10);
-const RETRY_MAX: Duration = Duration::from_secs(300);
+const RETRY_MAX: Duration = Duration::from_mins(5);
 
 /// How long a failure to start shows as `RunContainerError`, which names the cause, before it shows as `CrashLoopBackOff`.
 const RUN_ERROR_SHOWN: Duration = Duration::from_secs(10);
@@ -232,6 +232,7 @@ impl Container {
                 self.step = Step::BackOff { until, say: None };
                 self.say_back_off(pod, context);
             }
+            Step::Starting => self.advance_stop(pod, context),
             Step::Running => self.advance_running(pod, address, context),
             _ => {}
         }

@@ -82,7 +82,7 @@ impl NodeReport {
     }
 
     /// Says that the node starts.
-    pub(crate) fn begin(&mut self, context: &mut Context<'_>) {
+    pub(crate) fn begin(context: &mut Context<'_>) {
         event(context, reasons::STARTING, "Starting kubelet.".into());
     }
 

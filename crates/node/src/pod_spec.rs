@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coracle_api::resources::PODS;
 use coracle_api::{Metadata, ObjectKey, Quantity, Revision, Uid};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -32,22 +32,29 @@ pub(crate) struct PodView {
     pub(crate) key: ObjectKey,
     pub(crate) uid: Uid,
     pub(crate) metadata: Metadata,
-    pub(crate) spec: PodSpec,
+    pub(crate) spec: Arc<PodSpec>,
     pub(crate) revision: Revision,
     pub(crate) value: Arc<Value>,
 }
 
 impl PodView {
     /// Reads a pod; `None` when it has no uid or its spec is none.
-    pub(crate) fn new(value: Arc<Value>) -> Option<Self> {
+    /// A pod of the same generation as `known` has the same spec, which is not decoded again: most changes are of the status.
+    pub(crate) fn new(value: Arc<Value>, known: Option<&Self>) -> Option<Self> {
         let metadata = Metadata::of(&value);
         let text = |name: &str| value["metadata"][name].as_str().unwrap_or_default();
         let key = ObjectKey::new(PODS, text("namespace"), text("name"));
-        let pod = Pod::deserialize(value.as_ref())
-            .inspect_err(|error| tracing::error!(%key, %error, "the pod does not decode"))
-            .ok()?;
+        let uid = metadata.uid.clone()?;
+        let same = known.filter(|known| known.uid == uid && known.metadata.generation == metadata.generation);
+        let spec = if let Some(known) = same.filter(|_| metadata.generation > 0) {
+            Arc::clone(&known.spec)
+        } else {
+            let spec = PodSpec::deserialize(&value["spec"])
+                .inspect_err(|error| tracing::error!(%key, %error, "the pod does not decode"));
+            Arc::new(spec.ok()?)
+        };
         let revision = Revision::parse(text("resourceVersion")).unwrap_or_default();
-        Some(Self { revision, uid: metadata.uid.clone()?, spec: pod.spec?, key, metadata, value })
+        Some(Self { key, uid, metadata, spec, revision, value })
     }
 
     pub(crate) fn namespace(&self) -> &str {

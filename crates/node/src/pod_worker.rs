@@ -188,15 +188,19 @@ impl PodWorker {
 
     /// When it wants to be advanced again.
     pub(crate) fn next_wakeup(&self, now: coracle_base::Now) -> Option<Instant> {
-        let containers = self.containers.iter().filter_map(Container::next_wakeup).min();
+        // The others are not advanced before the init containers are over.
+        let advanced = self.containers.iter().filter(|container| self.initialized || container.role != Role::Main);
+        let containers = advanced.filter_map(Container::next_wakeup).min();
+        let begins = matches!(self.step, Step::Preparing | Step::Running);
         let stopping = match self.step {
             // The containers have timers of their own for what they were told; sidecars wait for their turn.
             Step::Stopping { deadline } if deadline > now.mono => Some(deadline),
             _ => None,
         };
         let active = self.active_deadline().map(|deadline| now.mono + deadline.saturating_since(now.wall));
-        let active = active.filter(|_| matches!(self.step, Step::Preparing | Step::Running));
-        [containers, stopping, active, self.setup_wakeup(), self.report.next_wakeup()].into_iter().flatten().min()
+        let setup = [active, self.setup_wakeup()].into_iter().flatten().min().filter(|_| begins);
+        let report = self.report.next_wakeup().filter(|_| !self.gone);
+        [containers, stopping, setup, report].into_iter().flatten().min()
     }
 
     /// The pod changed in the API.
@@ -256,6 +260,9 @@ impl PodWorker {
     fn advance_running(&mut self, context: &mut Context<'_>) {
         let Some(address) = self.address else { return };
         let pod = Arc::clone(&self.pod);
+        if self.setup_wakeup().is_some_and(|retry| retry <= context.now.mono) {
+            self.refresh_volumes(context);
+        }
         if std::mem::take(&mut self.objects_changed) {
             self.refresh_volumes(context);
             for container in &mut self.containers {
@@ -268,7 +275,8 @@ impl PodWorker {
                 self.initialized |= may_begin;
                 may_begin = self.initialized;
             }
-            if may_begin || self.initialized || container.instance.is_some() {
+            let under_way = container.role != Role::Main && container.step != ContainerStep::Idle;
+            if may_begin || self.initialized || under_way {
                 container.advance(&pod, address, context);
             }
             if container.role != Role::Main {

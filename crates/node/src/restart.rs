@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn waits_double_to_the_maximum_and_start_over_after_twice_the_maximum_of_running() {
-        let mut crash_loop = CrashLoop::new(Duration::from_secs(300));
+        let mut crash_loop = CrashLoop::new(Duration::from_mins(5));
         let mut now = Instant::ZERO;
         let mut waits = Vec::new();
         for _ in 0..8 {

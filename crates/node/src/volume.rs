@@ -18,7 +18,7 @@ const DEFAULT_MODE: i32 = 0o644;
 /// What a volume is made of. The error is the end of the `FailedMount` Event's sentence.
 pub(crate) fn contents(volume: &Volume, objects: &Objects, downward: Downward<'_>) -> Result<VolumeSource, String> {
     let namespace = downward.pod.namespace();
-    let mut files = Files { namespace, objects, downward, mode: DEFAULT_MODE, files: Vec::new() };
+    let mut files = Files { namespace, objects, downward, mode: DEFAULT_MODE, contents: Vec::new() };
     if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().and_then(|limit| limit.0.parse::<Quantity>().ok());
         let size_limit = limit.and_then(|limit| u64::try_from(limit.units()).ok()).filter(|limit| *limit > 0);
@@ -41,7 +41,7 @@ pub(crate) fn contents(volume: &Volume, objects: &Objects, downward: Downward<'_
     } else {
         return Err(format!("volumes of type {} are not supported by this node", type_of(volume)));
     }
-    Ok(VolumeSource::Files(files.files))
+    Ok(VolumeSource::Files(files.contents))
 }
 
 /// The ConfigMaps and Secrets that a pod reads, in volumes and variables.
@@ -76,8 +76,8 @@ pub(crate) fn references(pod: &PodView) -> BTreeSet<ObjectKey> {
 /// The field of a volume that says what it is.
 fn type_of(volume: &Volume) -> String {
     let value = serde_json::to_value(volume).unwrap_or_default();
-    let fields = value.as_object().into_iter().flatten().map(|(name, _)| name.clone());
-    fields.filter(|name| name != "name").next_back().unwrap_or_else(|| "unknown".into())
+    let mut fields = value.as_object().into_iter().flatten().map(|(name, _)| name);
+    fields.find(|name| *name != "name").map_or("unknown", String::as_str).to_owned()
 }
 
 /// The files of a volume as they come together.
@@ -86,7 +86,7 @@ struct Files<'a> {
     objects: &'a Objects,
     downward: Downward<'a>,
     mode: i32,
-    files: Vec<VolumeFile>,
+    contents: Vec<VolumeFile>,
 }
 
 impl Files<'_> {
@@ -163,8 +163,8 @@ impl Files<'_> {
             return Err(format!("the path {path:?} leads out of the volume"));
         }
         let mode = mode.unwrap_or(self.mode).cast_unsigned();
-        self.files.retain(|file| file.path != path);
-        self.files.push(VolumeFile { path: path.into(), contents, mode });
+        self.contents.retain(|file| file.path != path);
+        self.contents.push(VolumeFile { path: path.into(), contents, mode });
         Ok(())
     }
 }

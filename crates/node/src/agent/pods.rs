@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_api::resources::SERVICES;
 use coracle_api::{Object, ObjectKey, Response, Uid};
@@ -14,15 +15,25 @@ use crate::pod_worker::PodWorker;
 use crate::runtime::{ContainerId, ExistingContainer, RuntimeCommand, RuntimeEvent};
 use crate::{Checkpoint, PodCheckpoint, RequestId};
 
+/// How long what was kept waits for the API server, which may want other pods by now, before it runs without one.
+const API_WAIT: Duration = Duration::from_secs(5);
+
+/// How many pods are advanced in one step at most, so that a step stays short; the others have their turn in the next.
+const ADVANCED_MAX: usize = 16;
+
 /// The pods.
 #[derive(Debug)]
 pub(super) struct Pods {
     workers: BTreeMap<Uid, PodWorker>,
     timers: DelayQueue<Uid>,
-    /// Who is advanced at the end of this step.
+    /// Who is advanced at the end of this step, or of the next ones.
     touched: BTreeSet<Uid>,
+    /// The time of the last step.
+    now: Instant,
     /// What was kept of pods, until their workers are made.
     kept: Vec<PodCheckpoint>,
+    /// When what was kept runs even without an API server.
+    offline_at: Instant,
     /// Pods that the API server told of before workers could be made.
     arrived: BTreeMap<Uid, Arc<PodView>>,
     /// What the runtime had at the start; `None`: it has not said yet.
@@ -45,7 +56,9 @@ impl Pods {
             workers: BTreeMap::new(),
             timers: DelayQueue::default(),
             touched: BTreeSet::new(),
+            now: Instant::ZERO,
             kept,
+            offline_at: Instant::ZERO,
             arrived: BTreeMap::new(),
             existing: None,
             synced: false,
@@ -56,9 +69,14 @@ impl Pods {
         }
     }
 
-    /// Whether it is known what runs: before that there is nothing to keep.
+    /// The agent begins.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.offline_at = now + API_WAIT;
+    }
+
+    /// Whether it is known what runs, and nothing waits to be taken over: before that there is nothing new to keep.
     pub(super) fn has_begun(&self) -> bool {
-        self.existing.is_some()
+        self.existing.is_some() && self.kept.is_empty()
     }
 
     /// Whether what runs is what should, as far as removing goes.
@@ -71,12 +89,15 @@ impl Pods {
     }
 
     pub(super) fn next_wakeup(&self) -> Option<Instant> {
-        self.timers.next()
+        let backlog = (!self.touched.is_empty()).then_some(self.now);
+        let offline = (!self.kept.is_empty() && self.existing.is_some()).then_some(self.offline_at);
+        [self.timers.next(), backlog, offline].into_iter().flatten().min()
     }
 
     /// A pod changed in the API.
     pub(super) fn watch(&mut self, object: &Arc<Object>, deleted: bool, context: &mut Context<'_>) {
-        let Some(pod) = PodView::new(Arc::new(object.value(None))) else { return };
+        let known = object.metadata().uid.as_ref().and_then(|uid| self.workers.get(uid)).map(PodWorker::pod);
+        let Some(pod) = PodView::new(Arc::new(object.value(None)), known) else { return };
         if pod.spec.node_name.as_deref() != Some(context.shared.config.name.as_str()) {
             return;
         }
@@ -124,9 +145,14 @@ impl Pods {
     /// Makes the workers that can be made, and once finds what should not run.
     fn admit(&mut self, context: &mut Context<'_>) {
         let Some(existing) = &self.existing else { return };
+        if !self.synced && self.offline_at > context.now.mono {
+            return;
+        }
         for kept in std::mem::take(&mut self.kept) {
             let newest = self.arrived.remove(&kept.uid);
-            let Some(pod) = newest.or_else(|| PodView::new(Arc::clone(&kept.pod)).map(Arc::new)) else { continue };
+            let Some(pod) = newest.or_else(|| PodView::new(Arc::clone(&kept.pod), None).map(Arc::new)) else {
+                continue;
+            };
             self.touched.insert(pod.uid.clone());
             self.workers.insert(pod.uid.clone(), PodWorker::new(pod, Some(kept), existing, context));
         }
@@ -217,11 +243,13 @@ impl Pods {
 
     /// Advances whoever was told something or whose time has come.
     pub(super) fn advance(&mut self, context: &mut Context<'_>) {
+        self.now = context.now.mono;
         self.admit(context);
         while let Some(uid) = self.timers.pop(context.now.mono) {
             self.touched.insert(uid);
         }
-        for uid in std::mem::take(&mut self.touched) {
+        for _ in 0..ADVANCED_MAX {
+            let Some(uid) = self.touched.pop_first() else { return };
             let Some(worker) = self.workers.get_mut(&uid) else { continue };
             worker.advance(context);
             if worker.is_over() {

@@ -14,7 +14,7 @@ use crate::runtime::{ProbeAction, RuntimeCommand};
 const LEAST_GRACE_AFTER_HOOK: Duration = Duration::from_secs(2);
 
 /// How long a `postStart` hook over HTTP may take; Kubernetes names no limit, but a hook without one would never be reported.
-const POST_START_TIMEOUT: Duration = Duration::from_secs(60);
+const POST_START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a hook does.
 enum Hook {
