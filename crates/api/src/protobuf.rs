@@ -3,7 +3,7 @@
 //! A body is four bytes, `k8s\0`, and a `runtime.Unknown` with the kind and the message of the object. The message is read by the
 //! schema table: a field's number leads to its JSON name, and its shape to how it is written on the wire. Where protobuf nests an
 //! embedded Go struct, JSON has its fields side by side; quantities, times and `IntOrString` are small messages.
-//! Nothing here panics, whatever the bytes are; what it reads goes through [`decode_value`](crate::decode::decode_value), so that a
+//! Nothing here panics, whatever the bytes are; what it reads goes through [`decode_value`], so that a
 //! body means the same in both encodings.
 
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ impl<'a> Envelope<'a> {
         Ok(envelope)
     }
 
-    /// The object as a value of a type, as [`decode_value`](crate::decode::decode_value) leaves it, with its kind and version.
+    /// The object as a value of a type, as [`decode_value`] leaves it, with its kind and version.
     pub fn decode(&self, schema: &Schema, id: TypeId) -> Result<Value, ProtobufError> {
         let value = Value::Object(object(schema, id, self.raw, 0)?);
         let mut decoded = decode_value(schema, id, &value, Strictness::Ignore)?.value;

@@ -85,7 +85,7 @@ impl Parser {
                 self.next();
                 word
             }
-            other => return Err(found(&other, "identifier")),
+            other @ Token::Symbol(_) => return Err(found(&other, "identifier")),
         };
         if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
             return Err(ParseSelectorError(format!(
