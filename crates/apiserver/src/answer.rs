@@ -8,7 +8,7 @@ mod table;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::{Object, Resource, Response, Revision};
+use coracle_api::{Gvk, Object, Resource, Response, Revision};
 use coracle_base::Now;
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ impl Presenter<'_> {
     pub(crate) fn object(&self, code: u16, object: &Object) -> Response {
         let mut out = Vec::with_capacity(object.body().len() + 256);
         match self.encoding.form {
-            Form::Object => object.write_json(Some(&self.resource.gvk), &mut out),
+            Form::Object => self.write_whole(object, Some(&self.resource.gvk), &mut out),
             Form::Partial => write_partial(object, &mut out),
             Form::Table => {
                 let meta = ListMeta { revision: object.revision(), ..ListMeta::default() };
@@ -70,7 +70,24 @@ impl Presenter<'_> {
         finish(self.encoding, code, out)
     }
 
-    /// An answer with a value that is no stored object: a Scale, a review, what a dry run would have stored.
+    /// Appends a whole object: its stored bytes, except where the resource shows them under other names.
+    pub(crate) fn write_whole(&self, object: &Object, gvk: Option<&Gvk>, out: &mut Vec<u8>) {
+        if !self.resource.is_view() {
+            return object.write_json(gvk, out);
+        }
+        let mut value = object.value(gvk);
+        self.resource.from_stored(&mut value);
+        out.extend_from_slice(&ordered(&value));
+    }
+
+    /// An answer with what a dry run would have stored.
+    pub(crate) fn unstored(&self, code: u16, value: &Value) -> Response {
+        let mut shown = value.clone();
+        self.resource.from_stored(&mut shown);
+        self.value(code, &shown)
+    }
+
+    /// An answer with a value that is made up for it: a Scale.
     pub(crate) fn value(&self, code: u16, value: &Value) -> Response {
         value_response(self.encoding, code, value)
     }
@@ -88,7 +105,7 @@ impl Presenter<'_> {
                 let gvk = &self.resource.gvk;
                 let head = format!(r#"{{"kind":"{}List","apiVersion":"{}","metadata":"#, gvk.kind, gvk.api_version());
                 out.extend_from_slice(head.as_bytes());
-                self.items(meta, objects, |object, out| object.write_json(None, out), &mut out, &mut body);
+                self.items(meta, objects, |object, out| self.write_whole(object, None, out), &mut out, &mut body);
             }
             Form::Partial => {
                 let head = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":"#;

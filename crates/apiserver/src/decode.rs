@@ -23,11 +23,12 @@ impl From<FieldValidation> for Strictness {
     }
 }
 
-/// The request's body as an object of its resource.
+/// The request's body as an object of its resource, in the form in which it is stored.
 pub(crate) fn object(context: &mut Context<'_>, validation: FieldValidation) -> Result<Value, Status> {
     let (gvk, type_id) = (&context.resource.gvk, context.resource.type_id);
-    let decoded = read(context.registry, context.request, gvk, type_id, validation)?;
+    let mut decoded = read(context.registry, context.request, gvk, type_id, validation)?;
     context.warnings.extend(decoded.warnings);
+    context.resource.to_stored(&mut decoded.value);
     Ok(decoded.value)
 }
 

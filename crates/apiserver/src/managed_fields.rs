@@ -36,7 +36,17 @@ pub(crate) fn track(
         time: context.now.wall,
         status_subresource: resource.subresource("status").is_some(),
     };
-    track_update(context.registry.schema(), resource.type_id, before, value, &update);
+    let schema = context.registry.schema();
+    if resource.is_view() {
+        // The record is of the fields as the client names them.
+        let mut shown = before.cloned();
+        shown.iter_mut().for_each(|before| resource.from_stored(before));
+        resource.from_stored(value);
+        track_update(schema, resource.type_id, shown.as_ref(), value, &update);
+        resource.to_stored(value);
+    } else {
+        track_update(schema, resource.type_id, before, value, &update);
+    }
     if context.path.subresource == "scale" {
         forget_times(value);
     }

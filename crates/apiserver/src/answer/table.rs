@@ -74,7 +74,7 @@ impl Presenter<'_> {
             }
             IncludeObject::Object => {
                 out.extend_from_slice(br#","object":"#);
-                object.write_json(Some(&self.resource.gvk), out);
+                self.write_whole(object, Some(&self.resource.gvk), out);
             }
         }
         out.push(b'}');

@@ -18,7 +18,11 @@ use crate::verb::update;
 pub(crate) fn apply(context: &mut Context<'_>, options: &WriteOptions) -> Result<Step, Status> {
     let config = body(context.request)?;
     let old = context.view.object(&context.key());
-    let before = old.map(|old| value_of(context, old));
+    let before = old.map(|old| {
+        let mut value = value_of(context, old);
+        context.resource.from_stored(&mut value);
+        value
+    });
     let (schema, resource) = (context.registry.schema(), context.resource);
     let apply = ApplyOptions {
         manager: &options.manager,
@@ -35,6 +39,7 @@ pub(crate) fn apply(context: &mut Context<'_>, options: &WriteOptions) -> Result
         Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
     })?;
     let mut value = with_kind(resource, decoded.value);
+    resource.to_stored(&mut value);
     let namespace = context.path.namespace.clone();
     if resource.namespaced && value["metadata"]["namespace"].is_null() {
         metadata_of(&mut value).insert("namespace".into(), namespace.into());

@@ -61,7 +61,7 @@ pub(crate) fn propose(
         return Err(Status::already_exists(&key.resource, &name));
     }
     if options.dry_run {
-        return Ok(Step::Respond(context.presenter().value(201, &value)));
+        return Ok(Step::Respond(context.presenter().unstored(201, &value)));
     }
     let mut transaction = put(context, &key, &value);
     transaction.preconditions.push(Precondition::Absent(key.clone()));

@@ -64,7 +64,7 @@ pub(crate) fn plan(context: &mut Context<'_>, object: &Arc<Object>, options: &De
     }
     if options.dry_run {
         return Ok(Plan::Answer(if kept {
-            context.presenter().value(200, &value)
+            context.presenter().unstored(200, &value)
         } else {
             gone(context, object, &value)
         }));
@@ -85,7 +85,7 @@ pub(crate) fn plan(context: &mut Context<'_>, object: &Arc<Object>, options: &De
 
 fn gone(context: &Context<'_>, object: &Arc<Object>, value: &Value) -> Response {
     if kind_rules::returns_deleted(context.resource) {
-        context.presenter().value(200, value)
+        context.presenter().unstored(200, value)
     } else {
         success(context, object)
     }

@@ -51,10 +51,12 @@ pub(crate) fn patch(context: &mut Context<'_>) -> Result<Step, Status> {
         return super::apply::apply(context, &options);
     }
     let old = existing(context)?;
-    let before = value_of(context, old);
+    let mut before = value_of(context, old);
+    context.resource.from_stored(&mut before);
     let type_id = context.resource.type_id;
     let patched = patched(context, kind, &before, Some(type_id))?;
-    let value = decoded(context, kind, &patched, type_id, options.validation)?;
+    let mut value = decoded(context, kind, &patched, type_id, options.validation)?;
+    context.resource.to_stored(&mut value);
     check_names(context, &value)?;
     update::propose(context, value, old, &options, managed_fields::Change::Update, Shape::Object)
 }

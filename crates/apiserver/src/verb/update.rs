@@ -172,7 +172,7 @@ fn shown_object(context: &Context<'_>, object: &Arc<Object>, shape: Shape) -> co
 
 fn shown(context: &Context<'_>, value: &Value, shape: Shape) -> coracle_api::Response {
     match shape {
-        Shape::Object => context.presenter().value(200, value),
+        Shape::Object => context.presenter().unstored(200, value),
         Shape::Scale => context.presenter().value(200, &crate::subresource::scale::scale_of(value)),
     }
 }

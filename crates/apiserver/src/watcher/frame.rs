@@ -20,7 +20,7 @@ impl Watcher {
     pub(super) fn event(&mut self, kind: &str, object: &Object, now: Now) -> Bytes {
         let mut out = start(kind, object.body().len());
         match self.encoding.form {
-            Form::Object => object.write_json(Some(&self.resource.gvk), &mut out),
+            Form::Object => self.presenter(now).write_whole(object, Some(&self.resource.gvk), &mut out),
             Form::Partial => write_partial(object, &mut out),
             Form::Table => {
                 let columns = !self.columns_told;

@@ -1,15 +1,342 @@
-//! What no recording shows.
+//! What no recording shows: conflicts, pages, watches, deletions, representations.
 
-use coracle_api::Method;
-use serde_json::json;
+use std::time::Duration;
 
-use crate::harness::Server;
+use coracle_api::resources::{CONFIG_MAPS, PODS};
+use coracle_api::{Body, Method, Object, ObjectKey, Revision};
+use coracle_apiserver::TunnelSpec;
+use coracle_store::{Transaction, Write};
+use serde_json::{Value, json};
+
+use crate::harness::{Reply, Server, bytes, request};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS_PATH: &str = "/api/v1/namespaces/default/pods";
+
+fn config_map(name: &str, value: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"k": value}})
+}
+
+/// What another client writes in the middle of a request.
+fn other_write(server: &Server, name: &str, value: &str) -> Transaction {
+    let key = ObjectKey::new(CONFIG_MAPS, "default", name);
+    let mut object = server.view().object(&key).map_or_else(|| config_map(name, ""), |object| object.value(None));
+    object["data"]["k"] = value.into();
+    let object = Object::new(key.clone(), Revision(0), object, std::collections::BTreeMap::new());
+    let write = Write::Put { key, body: object.body().clone(), attributes: object.attributes().clone() };
+    Transaction { writes: vec![write], ..Transaction::default() }
+}
+
+fn names(list: &Value) -> Vec<String> {
+    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().into()).collect()
+}
+
+fn kinds_of(events: &[Value]) -> Vec<String> {
+    events
+        .iter()
+        .map(|event| {
+            let metadata = &event["object"]["metadata"];
+            format!("{} {}", event["type"].as_str().unwrap(), metadata["name"].as_str().unwrap_or("-"))
+        })
+        .collect()
+}
 
 #[test]
 fn a_generated_name_has_five_random_characters() {
     let mut server = Server::new();
-    let path = "/api/v1/namespaces/default/configmaps";
-    let created = server.ok(Method::Post, path, json!({"metadata": {"generateName": "gn-"}}));
+    let created = server.ok(Method::Post, MAPS, json!({"metadata": {"generateName": "gn-"}}));
     let name = created["metadata"]["name"].as_str().unwrap();
     assert!(name.starts_with("gn-") && name.len() == 8, "{name}");
+}
+
+#[test]
+fn a_patch_is_made_again_when_another_write_came_between() {
+    let mut server = Server::new();
+    server.ok(Method::Post, MAPS, config_map("a", "1"));
+    let other = other_write(&server, "a", "2");
+    server.meanwhile(other);
+    let patched = server.merge(&format!("{MAPS}/a"), json!({"data": {"mine": "yes"}})).value();
+    assert_eq!(patched["data"], json!({"k": "2", "mine": "yes"}));
+}
+
+#[test]
+fn an_update_of_a_stated_revision_fails_when_another_write_came_between() {
+    let mut server = Server::new();
+    let mut read = server.ok(Method::Post, MAPS, config_map("a", "1"));
+    read["data"]["k"] = "3".into();
+    let other = other_write(&server, "a", "2");
+    server.meanwhile(other);
+    let (code, message) = server.fails(Method::Put, &format!("{MAPS}/a"), read);
+    assert_eq!(code, 409);
+    assert!(message.ends_with("please apply your changes to the latest version and try again"), "{message}");
+}
+
+#[test]
+fn a_create_that_loses_the_race_is_told_that_the_name_is_taken() {
+    let mut server = Server::new();
+    let other = other_write(&server, "a", "theirs");
+    server.meanwhile(other);
+    let (code, message) = server.fails(Method::Post, MAPS, config_map("a", "mine"));
+    assert_eq!((code, message.as_str()), (409, "configmaps \"a\" already exists"));
+}
+
+#[test]
+fn a_write_that_changes_nothing_is_not_proposed() {
+    let mut server = Server::new();
+    let created = server.ok(Method::Post, MAPS, config_map("a", "1"));
+    server.advance(Duration::from_secs(5));
+    let before = server.applied;
+    let patched = server.merge(&format!("{MAPS}/a"), json!({"data": {"k": "1"}})).value();
+    let put = server.ok(Method::Put, &format!("{MAPS}/a"), created.clone());
+    assert_eq!((patched, put, server.applied), (created.clone(), created, before));
+}
+
+#[test]
+fn a_dry_run_answers_and_stores_nothing() {
+    let mut server = Server::new();
+    let before = server.view().revision();
+    let created = server.ok(Method::Post, &format!("{MAPS}?dryRun=All"), config_map("a", "1"));
+    assert!(created["metadata"]["uid"].is_string() && created["metadata"]["resourceVersion"].is_null());
+    assert_eq!(server.fails(Method::Get, &format!("{MAPS}/a"), Value::Null).0, 404);
+    assert_eq!(server.view().revision(), before);
+}
+
+#[test]
+fn pages_show_the_state_of_the_first_one() {
+    let mut server = Server::new();
+    for name in ["a", "b", "c", "d"] {
+        server.ok(Method::Post, MAPS, config_map(name, "1"));
+    }
+    let first = server.get(&format!("{MAPS}?limit=3"));
+    assert_eq!(
+        (names(&first), &first["metadata"]["remainingItemCount"]),
+        (vec!["a".into(), "b".into(), "c".into()], &json!(1))
+    );
+    server.ok(Method::Delete, &format!("{MAPS}/d"), Value::Null);
+    server.ok(Method::Post, MAPS, config_map("e", "1"));
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = server.get(&format!("{MAPS}?limit=3&continue={token}"));
+    assert_eq!(names(&second), ["d"]);
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert!(second["metadata"]["continue"].is_null());
+}
+
+#[test]
+fn a_collection_is_deleted_by_its_selector_one_by_one() {
+    let mut server = Server::new();
+    for (name, app) in [("a", "x"), ("b", "y"), ("c", "x")] {
+        server.ok(Method::Post, MAPS, json!({"metadata": {"name": name, "labels": {"app": app}}}));
+    }
+    let before = server.applied;
+    let deleted = server.ok(Method::Delete, &format!("{MAPS}?labelSelector=app%3Dx"), Value::Null);
+    assert_eq!((deleted["kind"].as_str(), names(&deleted)), (Some("ConfigMapList"), vec!["a".into(), "c".into()]));
+    assert_eq!(server.applied - before, 2);
+    let left = server.get(MAPS);
+    assert_eq!(names(&left), ["b"]);
+}
+
+#[test]
+fn a_finalizer_holds_an_object_until_it_is_removed() {
+    let mut server = Server::new();
+    server.ok(Method::Post, MAPS, json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}}));
+    let held = server.ok(Method::Delete, &format!("{MAPS}/a"), Value::Null);
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+    let path = format!("{MAPS}/a");
+    let more = server.merge(&path, json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}}));
+    assert_eq!(more.status, 422);
+    let freed = server.merge(&path, json!({"metadata": {"finalizers": null}}));
+    assert_eq!((freed.status, freed.value()["kind"].as_str()), (200, Some("ConfigMap")));
+    assert_eq!(server.fails(Method::Get, &path, Value::Null).0, 404);
+}
+
+#[test]
+fn nothing_is_created_in_a_namespace_that_is_going_away() {
+    let mut server = Server::new();
+    server.ok(Method::Post, "/api/v1/namespaces", json!({"metadata": {"name": "a"}}));
+    let going = server.ok(Method::Delete, "/api/v1/namespaces/a", Value::Null);
+    assert_eq!(going["status"]["phase"], "Terminating");
+    let (code, message) = server.fails(Method::Post, "/api/v1/namespaces/a/configmaps", config_map("x", "1"));
+    assert_eq!(code, 403);
+    assert!(message.ends_with("namespace a because it is being terminated"), "{message}");
+    let mut empty = server.get("/api/v1/namespaces/a");
+    empty["spec"]["finalizers"] = json!([]);
+    server.ok(Method::Put, "/api/v1/namespaces/a/finalize", empty);
+    assert_eq!(server.fails(Method::Get, "/api/v1/namespaces/a", Value::Null).0, 404);
+}
+
+#[test]
+fn a_watch_tells_when_an_object_begins_and_ceases_to_match() {
+    let mut server = Server::new();
+    let mut watcher =
+        server.watch(&format!("{MAPS}?watch=true&labelSelector=app%3Dx&resourceVersion={}", server.view().revision()));
+    server.ok(Method::Post, MAPS, json!({"metadata": {"name": "a"}}));
+    let label = |value: Value| json!({"metadata": {"labels": {"app": value}}});
+    for value in [json!("x"), json!("x"), json!("y")] {
+        server.merge(&format!("{MAPS}/a"), label(value));
+    }
+    let (events, closed) = server.poll(&mut watcher);
+    assert_eq!((kinds_of(&events), closed), (vec!["ADDED a".into(), "DELETED a".into()], false));
+    let last = events[1]["object"]["metadata"]["resourceVersion"].as_str().unwrap();
+    assert_eq!(last, server.view().revision().to_string());
+}
+
+#[test]
+fn a_watch_sends_bookmarks_each_minute_and_before_its_end() {
+    let mut server = Server::new();
+    let path = format!(
+        "{MAPS}?watch=true&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}",
+        server.view().revision()
+    );
+    let mut watcher = server.watch(&path);
+    let mut told = Vec::new();
+    for second in 1..=90 {
+        server.advance(Duration::from_secs(1));
+        let (events, closed) = server.poll(&mut watcher);
+        told.extend(events.iter().map(|_| second));
+        assert_eq!(closed, second == 90);
+    }
+    assert_eq!(told, [60, 88]);
+}
+
+#[test]
+fn a_long_backlog_is_told_in_slices() {
+    let mut server = Server::new();
+    let revision = server.view().revision();
+    for index in 0..300 {
+        server.ok(Method::Post, MAPS, config_map(&format!("c{index}"), "1"));
+    }
+    let mut watcher = server.watch(&format!("{MAPS}?watch=true&resourceVersion={revision}"));
+    let first = watcher.poll(&server.view(), server.now);
+    assert_eq!((first.frames.len(), first.wake_at), (256, Some(server.now.mono)));
+    let second = watcher.poll(&server.view(), server.now);
+    assert_eq!(second.frames.len(), 44);
+    assert!(second.wake_at > Some(server.now.mono));
+}
+
+#[test]
+fn answers_come_as_yaml_where_that_is_asked_for() {
+    let mut server = Server::new();
+    let mut create = request(Method::Post, MAPS).content_type("application/yaml");
+    create.body = bytes("metadata:\n  name: a\ndata: {k: \"1\"}\n");
+    create.accept = Some("application/yaml".into());
+    let response = server.response(create);
+    let text = String::from_utf8(response.bytes().to_vec()).unwrap();
+    assert_eq!(response.status, 201);
+    assert!(text.contains("kind: ConfigMap") && text.contains("name: a"), "{text}");
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused() {
+    let mut server = Server::new();
+    let mut create = request(Method::Post, MAPS);
+    create.body = Body::Bytes(vec![b' '; (3 << 20) + 1].into());
+    let status = server.response(create).failure().unwrap();
+    assert_eq!((status.code, status.message.as_str()), (413, "Request entity too large: limit is 3145728"));
+}
+
+#[test]
+fn people_get_indented_json() {
+    let mut server = Server::new();
+    let mut get = request(Method::Get, "/api/v1/namespaces/default");
+    get.user_agent = Some("curl/8.5".into());
+    let text = String::from_utf8(server.response(get).bytes().to_vec()).unwrap();
+    assert!(text.starts_with("{\n  \"kind\": \"Namespace\",\n  \"apiVersion\": \"v1\",\n"), "{text}");
+}
+
+#[test]
+fn discovery_is_not_sent_again_while_it_stays_the_same() {
+    let mut server = Server::new();
+    let mut get = request(Method::Get, "/apis");
+    get.accept = Some("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList".into());
+    let first = server.response(get.clone());
+    let etag = first.headers.iter().find(|(name, _)| *name == "etag").unwrap().1.clone();
+    get.headers.push(("if-none-match".into(), etag));
+    let second = server.response(get);
+    assert_eq!((first.status, second.status, second.bytes().len()), (200, 304, 0));
+}
+
+#[test]
+fn documents_may_be_kept_for_ever_under_their_hash() {
+    let mut server = Server::new();
+    let index = server.get("/openapi/v3");
+    let address = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let document = server.response(request(Method::Get, &address));
+    let cache = document.headers.iter().find(|(name, _)| *name == "cache-control").unwrap();
+    assert!(document.status == 200 && cache.1.contains("immutable"), "{cache:?}");
+    assert!(document.value()["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"].is_object());
+}
+
+/// A pod that a node has, running.
+fn running_pod(server: &mut Server) {
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    server.ok(Method::Post, PODS_PATH, pod);
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    server.ok(Method::Post, &format!("{PODS_PATH}/p/binding"), binding);
+    let state =
+        json!({"name": "c", "state": {"running": {}}, "image": "i", "imageID": "i", "ready": true, "restartCount": 0});
+    server
+        .merge(&format!("{PODS_PATH}/p/status"), json!({"status": {"phase": "Running", "containerStatuses": [state]}}));
+}
+
+#[test]
+fn a_pod_is_bound_once_and_found_by_its_node() {
+    let mut server = Server::new();
+    running_pod(&mut server);
+    let again = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n2"}});
+    let (code, message) = server.fails(Method::Post, &format!("{PODS_PATH}/p/binding"), again);
+    let expected = "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"";
+    assert_eq!((code, message.as_str()), (409, expected));
+    let found = server.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1");
+    assert_eq!(names(&found), ["p"]);
+    assert!(names(&server.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn2")).is_empty());
+}
+
+#[test]
+fn a_scheduled_pod_is_deleted_gracefully_and_then_for_good() {
+    let mut server = Server::new();
+    running_pod(&mut server);
+    let path = format!("{PODS_PATH}/p");
+    let going = server.ok(Method::Delete, &path, Value::Null);
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(going["metadata"]["generation"], 2);
+    server.ok(Method::Delete, &path, json!({"gracePeriodSeconds": 0}));
+    assert!(server.view().object(&ObjectKey::new(PODS, "default", "p")).is_none());
+}
+
+#[test]
+fn an_eviction_deletes_the_pod() {
+    let mut server = Server::new();
+    running_pod(&mut server);
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p", "namespace": "default"}});
+    let answer = server.ok(Method::Post, &format!("{PODS_PATH}/p/eviction"), eviction);
+    assert_eq!(answer["status"], "Success");
+    assert!(server.get(&format!("{PODS_PATH}/p"))["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[test]
+fn a_log_is_read_from_the_node_that_has_it() {
+    let mut server = Server::new();
+    running_pod(&mut server);
+    let Reply::Tunnel(TunnelSpec::Log { node, container, options, .. }) =
+        server.run(request(Method::Get, &format!("{PODS_PATH}/p/log?follow=true&tailLines=5")))
+    else {
+        panic!("no log")
+    };
+    assert_eq!((node.as_str(), container.as_str(), options.follow, options.tail_lines), ("n1", "c", true, Some(5)));
+    let (code, message) = server.fails(Method::Get, &format!("{PODS_PATH}/p/log?previous=true"), Value::Null);
+    assert_eq!((code, message.as_str()), (400, "previous terminated container \"c\" in pod \"p\" not found"));
+    let (_, message) = server.fails(Method::Get, &format!("{PODS_PATH}/p/log?container=x"), Value::Null);
+    assert_eq!(message, "container x is not valid for pod p");
+}
+
+#[test]
+fn an_event_is_the_same_object_in_both_groups() {
+    let mut server = Server::new();
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Started", "message": "Started container c", "type": "Normal", "source": {"component": "kubelet"}});
+    server.ok(Method::Post, "/api/v1/namespaces/default/events", event);
+    let shown = server.get("/apis/events.k8s.io/v1/namespaces/default/events/e");
+    assert_eq!((&shown["apiVersion"], &shown["note"]), (&json!("events.k8s.io/v1"), &json!("Started container c")));
+    assert_eq!(shown["regarding"]["name"], "p");
 }
