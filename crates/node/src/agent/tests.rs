@@ -10,6 +10,7 @@ mod order_and_probes;
 use std::time::Duration;
 
 use expect_test::expect;
+use serde_json::json;
 
 use crate::fake::Script;
 use harness::{Harness, pod, secs};
@@ -207,4 +208,21 @@ fn ten_minutes_of_running_forgive_a_crash_loop() {
         +1662s c/12 starts
         +1962s c/13 starts
     "#]]);
+}
+
+#[test]
+fn what_could_not_be_reported_comes_together_in_one_report() {
+    let mut h = Harness::new();
+    h.settle();
+    h.connected(false);
+    h.script("img", Script::exits(secs(1), 0));
+    let mut pod = pod("job");
+    pod["spec"]["restartPolicy"] = json!("Never");
+    h.apply(pod);
+    h.advance(secs(20));
+    assert_eq!(h.running(), 0);
+    h.connected(true);
+    h.advance(secs(30));
+    assert_eq!(h.status("job")["phase"], "Succeeded");
+    assert_eq!(h.pod_writes(), 1);
 }

@@ -202,3 +202,40 @@ fn a_new_image_replaces_the_container() {
     "#]],
     );
 }
+
+#[test]
+fn a_volume_that_the_runtime_refuses_is_tried_again() {
+    let mut h = Harness::new();
+    let mut pod = pod("web");
+    pod["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
+    h.volume_refusal(Some("no space left on device"));
+    h.apply(pod);
+    h.advance(secs(25));
+    assert_eq!(h.status("web")["phase"], "Pending");
+    h.check_event("FailedMount", expect![[r#"
+        +0s Warning FailedMount MountVolume.SetUp failed for volume "scratch" : no space left on device
+        +10s Warning FailedMount MountVolume.SetUp failed for volume "scratch" : no space left on device
+        +20s Warning FailedMount MountVolume.SetUp failed for volume "scratch" : no space left on device
+    "#]]);
+    h.volume_refusal(None);
+    h.advance(secs(10));
+    assert_eq!(h.status("web")["phase"], "Running");
+}
+
+#[test]
+fn an_update_of_a_volume_that_the_runtime_refuses_leaves_the_containers_running() {
+    let mut h = Harness::new();
+    let mut pod = pod("web");
+    pod["spec"]["volumes"] = json!([{"name": "conf", "configMap": {"name": "settings"}}]);
+    h.config_map("settings", json!({"mode": "slow"}));
+    h.apply(pod);
+    h.settle();
+    h.volume_refusal(Some("no space left on device"));
+    h.config_map("settings", json!({"mode": "fast"}));
+    h.advance(secs(15));
+    h.check_event("FailedMount", expect![[r#"
+        +0s Warning FailedMount MountVolume.SetUp failed for volume "conf" : no space left on device
+        +10s Warning FailedMount MountVolume.SetUp failed for volume "conf" : no space left on device
+    "#]]);
+    assert_eq!((h.starts(), h.running()), (1, 1));
+}

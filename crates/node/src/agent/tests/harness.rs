@@ -53,7 +53,9 @@ pub(super) struct Harness {
     volumes: BTreeMap<String, VolumeSource>,
     heartbeats: usize,
     node_writes: usize,
+    pod_writes: usize,
     probe_answer: Option<ProbeResult>,
+    volume_refusal: Option<String>,
     connected: bool,
 }
 
@@ -99,7 +101,9 @@ impl Harness {
             volumes: BTreeMap::new(),
             heartbeats: 0,
             node_writes: 0,
+            pod_writes: 0,
             probe_answer: None,
+            volume_refusal: None,
             connected: true,
         };
         harness.step(Input::Tick);
@@ -114,6 +118,15 @@ impl Harness {
 
     pub(super) fn probe_answer(&mut self, result: ProbeResult) {
         self.probe_answer = Some(result);
+    }
+
+    /// Writing a volume fails so from now on; `None`: it succeeds.
+    pub(super) fn volume_refusal(&mut self, why: Option<&str>) {
+        self.volume_refusal = why.map(str::to_owned);
+    }
+
+    pub(super) fn connected(&mut self, connected: bool) {
+        self.connected = connected;
     }
 
     pub(super) fn synced(&mut self) {
@@ -282,6 +295,9 @@ impl Harness {
             if let (RuntimeEvent::Probed { result, .. }, Some(answer)) = (&mut event, &self.probe_answer) {
                 result.clone_from(answer);
             }
+            if let (RuntimeEvent::VolumeWritten { result, .. }, Some(why)) = (&mut event, &self.volume_refusal) {
+                *result = Err(why.clone());
+            }
             self.sequence += 1;
             self.pending.insert((self.now.mono + delay, self.sequence), event);
         }
@@ -327,6 +343,8 @@ impl Harness {
         };
         if key.resource == NODES {
             self.node_writes += 1;
+        } else {
+            self.pod_writes += 1;
         }
         let known = self.objects.get(&key).cloned();
         match (request.method, known) {
@@ -377,6 +395,10 @@ impl Harness {
 
     pub(super) fn node_writes(&self) -> usize {
         self.node_writes
+    }
+
+    pub(super) fn pod_writes(&self) -> usize {
+        self.pod_writes
     }
 
     pub(super) fn heartbeats(&self) -> usize {

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::harness::{Harness, pod, secs};
 use crate::fake::Script;
+use crate::runtime::ProbeResult;
 
 #[test]
 fn init_containers_run_one_after_the_other_and_before_the_others() {
@@ -239,5 +240,28 @@ fn a_failing_startup_probe_restarts_the_container() {
         +4s Normal Killing Container c failed startup probe, will be restarted
     "#]],
     );
+    assert_eq!(h.condition("web", "Ready"), "False");
+}
+
+#[test]
+fn a_failing_post_start_hook_ends_the_container() {
+    let mut h = Harness::new();
+    h.probe_answer(ProbeResult::Failure("HTTP probe failed with statuscode: 500".into()));
+    let mut pod = pod("web");
+    pod["spec"]["containers"][0]["lifecycle"] = json!({"postStart": {"httpGet": {"port": 80}}});
+    h.apply(pod);
+    h.advance(secs(5));
+    h.check_timeline(expect![[r#"
+        +0s c/0 starts
+        +0s c/0 is stopped
+        +0s c/0 exits with 0
+        +0s c/1 starts
+        +0s c/1 is stopped
+        +0s c/1 exits with 0
+    "#]]);
+    h.check_event("FailedPostStartHook", expect![[r#"
+        +0s Warning FailedPostStartHook PostStartHook failed
+        +0s Warning FailedPostStartHook PostStartHook failed
+    "#]]);
     assert_eq!(h.condition("web", "Ready"), "False");
 }
