@@ -29,8 +29,6 @@ pub(crate) mod value;
 
 use coracle_api::GroupResource;
 
-pub use scale::scale_of;
-
 use crate::strategy::Strategy;
 
 /// The strategy of a resource, or of a subresource's body (`scales` of group `autoscaling`, `bindings` of the core group).

@@ -6,7 +6,7 @@ use std::fmt;
 
 use coracle_api::{Attributes, Cause, Request, Status};
 use coracle_base::{Now, Rng};
-use coracle_store::{Refused, Settlement, View};
+use coracle_store::{Settlement, View};
 use serde_json::Value;
 
 use crate::ServerOptions;
@@ -116,13 +116,6 @@ pub trait Strategy: fmt::Debug + Send + Sync {
         write: usize,
     ) -> Vec<Settlement> {
         let _ = (context, object, old, write);
-        Vec::new()
-    }
-
-    /// What is wrong with the object when a settlement that [`Self::settlements`] asked for was refused: the causes of a 422.
-    /// None, the default, where the refusal is not one of a field.
-    fn refused(&self, object: &Value, refused: &Refused) -> Vec<Cause> {
-        let _ = (object, refused);
         Vec::new()
     }
 

@@ -10,7 +10,9 @@ use coracle_api::{Attributes, Cause, Status};
 use coracle_base::Now;
 use serde_json::{Value, json};
 
-pub(crate) use defaults::{default_spec, default_template, round_list};
+#[cfg(test)]
+pub(crate) use defaults::default_spec;
+pub(crate) use defaults::{default_template, round_list};
 
 use super::value::{items, object_mut, restore, set, text};
 use crate::strategy::{Column, Row, Strategy, StrategyContext};

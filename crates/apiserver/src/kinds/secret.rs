@@ -81,11 +81,11 @@ impl Strategy for SecretStrategy {
 fn check_type(object: &Value, path: &FieldPath, causes: &mut Causes) {
     let has = |key: &str| object["data"].get(key).is_some();
     match text(object, "type") {
-        "kubernetes.io/service-account-token" => {
-            if text(&object["metadata"]["annotations"], SERVICE_ACCOUNT_NAME).is_empty() {
-                let path = FieldPath::new("metadata").child("annotations").key(SERVICE_ACCOUNT_NAME);
-                causes.required(&path, "");
-            }
+        "kubernetes.io/service-account-token"
+            if text(&object["metadata"]["annotations"], SERVICE_ACCOUNT_NAME).is_empty() =>
+        {
+            let path = FieldPath::new("metadata").child("annotations").key(SERVICE_ACCOUNT_NAME);
+            causes.required(&path, "");
         }
         "kubernetes.io/dockercfg" => check_json(object, ".dockercfg", path, causes),
         "kubernetes.io/dockerconfigjson" => check_json(object, ".dockerconfigjson", path, causes),

@@ -5,7 +5,7 @@ mod validation;
 
 use coracle_api::{Attributes, Cause, Status};
 use coracle_base::Now;
-use coracle_store::{Refused, Settlement};
+use coracle_store::Settlement;
 use serde_json::{Value, json};
 
 use super::value::{default, default_zero, items, items_mut, object_mut, restore, set, text};
@@ -70,7 +70,7 @@ impl Strategy for ServiceStrategy {
             set(spec, "clusterIPs", vec![address]);
         }
         default_families(spec);
-        allocation::check_ranges(context.options, object, None)
+        allocation::check(context, object, None)
     }
 
     fn prepare_update(&self, context: &mut StrategyContext<'_>, object: &mut Value, old: &Value) -> Result<(), Status> {
@@ -87,7 +87,7 @@ impl Strategy for ServiceStrategy {
         if text(spec, "type") != "LoadBalancer" {
             set(&mut object["status"], "loadBalancer", json!({}));
         }
-        allocation::check_ranges(context.options, object, Some(old))
+        allocation::check(context, object, Some(old))
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>, subresource: &str) -> Vec<Cause> {
@@ -102,10 +102,6 @@ impl Strategy for ServiceStrategy {
         write: usize,
     ) -> Vec<Settlement> {
         allocation::settlements(context.options, object, old, write)
-    }
-
-    fn refused(&self, object: &Value, refused: &Refused) -> Vec<Cause> {
-        allocation::refused(object, refused)
     }
 
     fn name_rule(&self) -> NameRule {

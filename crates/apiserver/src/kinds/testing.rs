@@ -1,8 +1,8 @@
 //! Shared by the tests of the kinds: a small world, and what checks and rows say.
 
-use coracle_api::{Cause, GroupResource, Method, Object, ObjectKey, Request, Status, UserInfo};
+use coracle_api::{Attributes, Cause, GroupResource, Method, Object, ObjectKey, Request, Status, UserInfo};
 use coracle_base::{Now, Rng, Timestamp};
-use coracle_store::{Entry, Store, StoreOptions, Transaction, View, Write};
+use coracle_store::{Entry, Settlement, Store, StoreOptions, Transaction, View, Write};
 use serde_json::Value;
 
 use crate::ServerOptions;
@@ -30,13 +30,24 @@ impl World {
 
     /// Puts an object into the state.
     #[track_caller]
-    pub(crate) fn with(mut self, resource: &GroupResource, object: Value) -> Self {
+    pub(crate) fn with(self, resource: &GroupResource, object: Value) -> Self {
+        self.with_settled(resource, object, Vec::new())
+    }
+
+    /// Puts an object into the state with what it is given there.
+    #[track_caller]
+    pub(crate) fn with_settled(
+        mut self,
+        resource: &GroupResource,
+        object: Value,
+        settlements: Vec<Settlement>,
+    ) -> Self {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key = ObjectKey::new(resource.clone(), &text("namespace"), &text("name"));
-        let object = Object::new(key.clone(), coracle_api::Revision(0), object, Default::default());
-        let write = Write::Put { key, body: object.body().clone(), attributes: Default::default() };
+        let object = Object::new(key.clone(), coracle_api::Revision(0), object, Attributes::new());
+        let write = Write::Put { key, body: object.body().clone(), attributes: Attributes::new() };
         let mut entry = Entry::at(Timestamp::EPOCH);
-        entry.transactions.push(Transaction { writes: vec![write], ..Transaction::default() });
+        entry.transactions.push(Transaction { writes: vec![write], settlements, ..Transaction::default() });
         for result in self.store.apply(1, &entry) {
             result.expect("the object is written");
         }
@@ -85,7 +96,7 @@ impl World {
         strategy: &dyn Strategy,
         object: &Value,
         old: Option<&Value>,
-    ) -> Vec<coracle_store::Settlement> {
+    ) -> Vec<Settlement> {
         self.context("", |context| strategy.settlements(context, object, old, 0))
     }
 }

@@ -76,14 +76,3 @@ pub(crate) fn set(value: &mut Value, field: &str, to: impl Into<Value>) {
 pub(crate) fn restore(value: &mut Value, old: &Value, field: &str) {
     set(value, field, old.get(field).cloned().unwrap_or_default());
 }
-
-/// Puts back everything but one field and the metadata; of the metadata only what writers always may change is kept.
-pub(crate) fn restore_all_but(value: &mut Value, old: &Value, kept: &str) {
-    let fields: Vec<String> =
-        [value, old].iter().filter_map(|v| v.as_object()).flat_map(|map| map.keys().cloned()).collect();
-    for field in fields {
-        if field != kept && !matches!(field.as_str(), "metadata" | "kind" | "apiVersion") {
-            restore(value, old, &field);
-        }
-    }
-}

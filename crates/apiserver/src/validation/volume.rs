@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use coracle_api::Quantity;
 use serde_json::Value;
 
 use super::field::{Causes, FieldPath};
@@ -96,10 +97,8 @@ fn check_one(kind: &str, source: &Value, path: &FieldPath, causes: &mut Causes) 
         }
     };
     match kind {
-        "emptyDir" => {
-            if quantity(&source["sizeLimit"]).is_some_and(|size| size.is_negative()) {
-                causes.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
-            }
+        "emptyDir" if quantity(&source["sizeLimit"]).is_some_and(Quantity::is_negative) => {
+            causes.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
         }
         "hostPath" => check_host_path(source, path, causes),
         "secret" => {

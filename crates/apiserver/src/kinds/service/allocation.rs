@@ -4,13 +4,14 @@
 
 use std::net::Ipv4Addr;
 
-use coracle_api::{Cause, ObjectKey, Status, resources};
-use coracle_store::{Pool, Refused, Render, Settlement, Want};
+use coracle_api::{ObjectKey, Status, resources};
+use coracle_store::{Pool, Render, Settlement, Want};
 use serde_json::Value;
 
 use super::super::value::{items, text};
 use super::{needs_health_check, needs_node_port};
 use crate::ServerOptions;
+use crate::strategy::StrategyContext;
 use crate::validation::field::{Causes, FieldPath};
 
 /// The pool of cluster addresses; a value is an address as a number.
@@ -20,9 +21,7 @@ const NODE_PORTS: &str = "node-ports";
 
 /// What a change of a Service asks for and gives back.
 pub(super) fn settlements(options: &ServerOptions, new: &Value, old: Option<&Value>, write: usize) -> Vec<Settlement> {
-    let meta = &new["metadata"];
-    let owner = ObjectKey::new(resources::SERVICES, text(meta, "namespace"), text(meta, "name"));
-    let mut plan = Plan { owner, write, settlements: Vec::new() };
+    let mut plan = Plan { owner: owner_of(new), write, settlements: Vec::new() };
     plan.release(ADDRESSES, old.and_then(address_of), address_of(new));
     let (had, has) = (old.map(node_ports_of).unwrap_or_default(), node_ports_of(new));
     for port in &had {
@@ -130,25 +129,37 @@ fn node_ports(options: &ServerOptions) -> Pool {
     Pool { name: NODE_PORTS.into(), low: low.into(), high: high.into() }
 }
 
-/// Refuses addresses and ports outside their ranges; those that the object had already are not judged again.
-pub(super) fn check_ranges(options: &ServerOptions, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+/// Refuses addresses and ports that lie outside their ranges or are another's; those that the object had already are its own.
+///
+/// Two that ask for the same at the same time both pass here: the settlement decides then.
+pub(super) fn check(context: &StrategyContext<'_>, object: &Value, old: Option<&Value>) -> Result<(), Status> {
     let mut causes = Causes::new();
-    let outside = |pool: &Pool, value: u64| !(pool.low..=pool.high).contains(&value);
-    if let Some(value) = address_of(object)
-        && old.is_none()
-        && outside(&addresses(options), value)
-    {
+    if let Some(value) = address_of(object).filter(|_| old.and_then(address_of).is_none()) {
+        let options = context.options;
         let range = format!("{}/{}", options.service_network, options.service_prefix);
         let address = text(&object["spec"], "clusterIP");
-        let why = format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}");
-        address_fault(object, &why, &mut causes);
+        match state(context, &addresses(options), object, value) {
+            State::Outside => {
+                let why =
+                    format!("the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}");
+                address_fault(object, &why, &mut causes);
+            }
+            State::Taken => address_fault(object, "provided IP is already allocated", &mut causes),
+            State::Free => {}
+        }
     }
     let had = old.map(node_ports_of).unwrap_or_default();
-    let pool = node_ports(options);
-    for value in node_ports_of(object).into_iter().filter(|value| !had.contains(value) && outside(&pool, *value)) {
-        let why =
-            format!("provided port is not in the valid range. The range of valid ports is {}-{}", pool.low, pool.high);
-        port_fault(object, value, &why, &mut causes);
+    let pool = node_ports(context.options);
+    for value in node_ports_of(object).into_iter().filter(|value| !had.contains(value)) {
+        match state(context, &pool, object, value) {
+            State::Outside => {
+                let (low, high) = (pool.low, pool.high);
+                let why = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
+                port_fault(object, value, &why, &mut causes);
+            }
+            State::Taken => port_fault(object, value, "provided port is already allocated", &mut causes),
+            State::Free => {}
+        }
     }
     if causes.is_empty() {
         return Ok(());
@@ -156,19 +167,26 @@ pub(super) fn check_ranges(options: &ServerOptions, object: &Value, old: Option<
     Err(Status::invalid("", "Service", text(&object["metadata"], "name"), causes.into_vec()))
 }
 
-/// The causes of a refusal.
-pub(super) fn refused(object: &Value, refused: &Refused) -> Vec<Cause> {
-    let mut causes = Causes::new();
-    match refused {
-        Refused::Taken { pool, .. } if pool == ADDRESSES => {
-            address_fault(object, "provided IP is already allocated", &mut causes);
-        }
-        Refused::Taken { pool, value } if pool == NODE_PORTS => {
-            port_fault(object, *value, "provided port is already allocated", &mut causes);
-        }
-        _ => {}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Taken,
+    Outside,
+}
+
+fn state(context: &StrategyContext<'_>, pool: &Pool, object: &Value, value: u64) -> State {
+    if !(pool.low..=pool.high).contains(&value) {
+        return State::Outside;
     }
-    causes.into_vec()
+    let owner = owner_of(object);
+    let taken = context.view.allocations(&pool.name).iter().any(|(held, by)| *held == value && *by != owner);
+    if taken { State::Taken } else { State::Free }
+}
+
+/// Who holds what a Service is given.
+fn owner_of(object: &Value) -> ObjectKey {
+    let meta = &object["metadata"];
+    ObjectKey::new(resources::SERVICES, text(meta, "namespace"), text(meta, "name"))
 }
 
 fn address_fault(object: &Value, why: &str, causes: &mut Causes) {

@@ -1,5 +1,5 @@
-use coracle_api::{ObjectKey, resources};
-use coracle_store::{Refused, Settlement, Want};
+use coracle_api::resources;
+use coracle_store::{Settlement, Want};
 use serde_json::{Value, json};
 
 use super::ServiceStrategy;
@@ -15,6 +15,15 @@ fn stored() -> Value {
     let mut object = service(json!({"clusterIP": "10.43.0.7", "selector": {"a": "b"}, "ports": [{"port": 80}]}));
     World::new().create(&ServiceStrategy, &mut object).unwrap();
     object
+}
+
+/// A world in which a Service holds 10.43.0.7 and the node port 30080.
+fn holding() -> World {
+    let mut held = stored();
+    held["spec"]["type"] = "NodePort".into();
+    held["spec"]["ports"][0]["nodePort"] = 30_080.into();
+    let settlements = World::new().settlements(&ServiceStrategy, &held, None);
+    World::new().with_settled(&resources::SERVICES, held, settlements)
 }
 
 #[track_caller]
@@ -64,12 +73,12 @@ fn an_address_may_be_asked_for_within_the_range() {
         "Service \"s1\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.1\"]: failed to allocate IP 10.96.0.1: the \
          provided IP (10.96.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/16"
     );
-    let taken = Refused::Taken { pool: "service-addresses".into(), value: 7 };
+    let mut other = service(json!({"clusterIP": "10.43.0.7", "ports": [{"port": 80}]}));
+    other["metadata"]["name"] = "s2".into();
     assert_eq!(
-        texts(ServiceStrategy.refused(&stored(), &taken)),
-        [
-            "spec.clusterIPs: Invalid value: [\"10.43.0.7\"]: failed to allocate IP 10.43.0.7: provided IP is already allocated"
-        ]
+        holding().create(&ServiceStrategy, &mut other).unwrap_err().message,
+        "Service \"s2\" is invalid: spec.clusterIPs: Invalid value: [\"10.43.0.7\"]: failed to allocate IP 10.43.0.7: provided \
+         IP is already allocated"
     );
 }
 
@@ -137,13 +146,12 @@ fn a_node_port_lies_in_the_range_and_is_free() {
         "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is \
          30000-32767"
     ));
-    let taken = Refused::Taken { pool: "node-ports".into(), value: 80 };
+    let mut taken = service(json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_080}]}));
+    taken["metadata"]["name"] = "s2".into();
     assert_eq!(
-        texts(ServiceStrategy.refused(&outside, &taken)),
-        ["spec.ports[0].nodePort: Invalid value: 80: provided port is already allocated"]
+        holding().create(&ServiceStrategy, &mut taken).unwrap_err().message,
+        "Service \"s2\" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"
     );
-    let gone = Refused::Gone(ObjectKey::new(resources::SERVICES, "default", "s1"));
-    assert!(ServiceStrategy.refused(&outside, &gone).is_empty());
 }
 
 #[test]

@@ -215,10 +215,10 @@ fn check_node_ports(spec: &Value, path: &FieldPath, causes: &mut Causes) {
 }
 
 fn check_load_balancer(spec: &Value, path: &FieldPath, causes: &mut Causes) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     if text(spec, "type") == "LoadBalancer" {
         return;
     }
-    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     if !items(spec, "loadBalancerSourceRanges").is_empty() {
         causes.forbidden(&path.child("LoadBalancerSourceRanges"), ONLY);
     }
@@ -245,7 +245,7 @@ fn check_traffic(spec: &Value, path: &FieldPath, causes: &mut Causes) {
     let (policy, at) = (spec["internalTrafficPolicy"].as_str(), path.child("internalTrafficPolicy"));
     match policy {
         Some(policy) if !matches!(policy, "Cluster" | "Local") => {
-            causes.not_supported(&at, policy, &["Cluster", "Local"])
+            causes.not_supported(&at, policy, &["Cluster", "Local"]);
         }
         None if needs_node_port(spec) || text(spec, "type") == "ClusterIP" => causes.required(&at, ""),
         _ => {}
