@@ -5,7 +5,11 @@
 
 mod log;
 mod member;
+mod message;
+mod read;
 mod wal;
 
-pub use member::{Config, Input, Member, MemberId, Message, Output, ProposalId};
+pub use member::{Config, Input, Member, MemberId, Output, ProposalId};
+pub use message::Message;
+pub use read::ReadId;
 pub use wal::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};

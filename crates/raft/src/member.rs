@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_base::{Instant, Now, Rng};
-use raft::eraftpb::{self, ConfState, Entry, EntryType};
-use raft::{RawNode, StateRole};
+use raft::eraftpb::{self, ConfState, Entry, EntryType, MessageType};
+use raft::{RawNode, SnapshotStatus, StateRole};
 use serde::{Deserialize, Serialize};
 
 use crate::log::Log;
-use crate::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};
+use crate::read::Reads;
+use crate::{HardState, LogEntry, Message, PersistId, ReadId, Restored, SnapshotMark, WalBatch};
 
 /// Ticks in a heartbeat interval: fine enough that drawn election timeouts differ.
 const TICKS_PER_HEARTBEAT: u32 = 10;
@@ -20,6 +21,9 @@ const TAIL_ENTRIES: u64 = 1000;
 /// The largest message of entries, and how many are on their way to one member.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 64;
+/// Bytes that are proposed and not yet committed: beyond it proposals are dropped, so that a leader without a majority does
+/// not fill its memory.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
 /// A member's id; never zero, never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,17 +32,6 @@ pub struct MemberId(pub u64);
 /// Which proposal became of what; chosen by who proposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProposalId(pub u64);
-
-/// A message between members.
-#[derive(Clone, PartialEq)]
-pub struct Message(eraftpb::Message);
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(message) = self;
-        write!(f, "{:?}({} -> {}, term {})", message.get_msg_type(), message.from, message.to, message.term)
-    }
-}
 
 /// How a member is set up.
 #[derive(Clone, Debug)]
@@ -86,6 +79,8 @@ pub enum Input {
     Persisted(PersistId),
     /// Bytes to put into the log, if this member leads.
     Propose(ProposalId, Bytes),
+    /// A read wants to see everything that was committed before it was asked for.
+    ReadIndex(ReadId),
     /// A snapshot of the state up to this entry is durable: the log before it may go.
     SnapshotSaved {
         /// The index of the last entry in it.
@@ -122,24 +117,36 @@ pub enum Output {
     },
     /// A proposal was not taken, or another entry came to its place: nothing was or will be done of it.
     Dropped(ProposalId),
+    /// Everything that the read must see is applied by the outputs before this one.
+    Readable(ReadId),
+    /// Too many reads wait.
+    Unreadable(ReadId),
     /// This member leads in this term.
     Leading(u64),
     /// It no longer does.
     Following,
 }
 
+/// Term, role and leader.
+type Standing = (u64, StateRole, u64);
+
 /// A member.
 pub struct Member {
     config: Config,
     node: RawNode<Log>,
     rng: Rng,
+    /// The election timeout in ticks, and for which role and term it was drawn.
     drawn: usize,
+    standing: Standing,
     next_tick: Instant,
     next_persist: PersistId,
     /// The raft crate's number of what each batch holds.
     persisting: VecDeque<(PersistId, u64)>,
     /// By index: the term and id of what this member proposed.
     proposals: BTreeMap<u64, (u64, ProposalId)>,
+    reads: Reads,
+    /// Votes that came while a batch is on its way: with the last of them this member would lead, and a leader's log is durable.
+    votes: Vec<Message>,
     leading: bool,
     out: Vec<Output>,
 }
@@ -163,7 +170,7 @@ impl Member {
     ///
     /// On a configuration that Raft cannot work with (id zero, no voters, an election range shorter than the heartbeat), and
     /// on a log with gaps: who reads the log checks it first.
-    pub fn new(now: Now, config: Config, restored: Option<Restored>, rng: Rng) -> Self {
+    pub fn new(now: Now, config: Config, restored: Option<Restored>, mut rng: Rng) -> Self {
         let restored = restored.unwrap_or_default();
         let conf_state = ConfState { voters: config.voters.iter().map(|id| id.0).collect(), ..ConfState::default() };
         let mut hard_state = eraftpb::HardState::default();
@@ -183,6 +190,7 @@ impl Member {
             applied: restored.snapshot.index,
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             check_quorum: true,
             pre_vote: true,
             ..raft::Config::default()
@@ -190,19 +198,24 @@ impl Member {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&settings, log, &logger).expect("the configuration and the log are sound");
         let next_tick = now.mono + config.tick();
+        let reads = Reads::new((config.id.0, rng.next_u64()));
         let mut member = Self {
             config,
             node,
             rng,
-            drawn: 0,
+            drawn: low,
+            standing: (0, StateRole::Follower, 0),
             next_tick,
             next_persist: PersistId(1),
             persisting: VecDeque::new(),
             proposals: BTreeMap::new(),
+            reads,
+            votes: Vec::new(),
             leading: false,
             out: Vec::new(),
         };
         member.draw_election_timeout();
+        member.pin_election_timeout();
         member
     }
 
@@ -231,19 +244,43 @@ impl Member {
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
         match input {
             Input::Tick => self.tick(now),
-            Input::Message(from, Message(message)) => {
-                // A message that does not fit the member's state is stale, not an error of ours.
-                if message.from == from.0 {
-                    let _ = self.node.step(message);
-                }
-            }
+            Input::Message(from, message) => self.receive(from, message),
             Input::Persisted(id) => self.persisted(id),
             Input::Propose(id, data) => self.propose(id, &data),
+            Input::ReadIndex(id) => {
+                if !self.reads.push(id) {
+                    self.out.push(Output::Unreadable(id));
+                }
+            }
             Input::SnapshotSaved { index, term } => self.snapshot_saved(index, term),
         }
-        self.draw_election_timeout();
+        self.pin_election_timeout();
         self.collect();
+        if let Some(context) = self.reads.due(now.mono, self.config.heartbeat) {
+            self.node.read_index(context);
+            self.collect();
+        }
+        self.pin_election_timeout();
         std::mem::take(&mut self.out)
+    }
+
+    fn receive(&mut self, from: MemberId, message: Message) {
+        if message.0.from != from.0 || !message.is_between_members() {
+            return;
+        }
+        if message.0.get_msg_type() == MessageType::MsgSnapshot {
+            // It carries no state yet, and a log without its state is worse than being late.
+            return;
+        }
+        if message.is_vote() && !self.persisting.is_empty() {
+            // One vote of each member is enough; what does not fit is asked for again at the next election.
+            if self.votes.len() < self.config.voters.len() * 2 {
+                self.votes.push(message);
+            }
+            return;
+        }
+        // A message that does not fit the member's state is stale, not an error of ours.
+        let _ = self.node.step(message.0);
     }
 
     fn is_alone(&self) -> bool {
@@ -259,8 +296,12 @@ impl Member {
             return;
         }
         while self.next_tick <= now.mono {
-            self.node.tick();
-            self.draw_election_timeout();
+            let stands = self.node.tick() && !self.is_leader();
+            if stands {
+                // It stands for election, perhaps once more in the same role and term.
+                self.draw_election_timeout();
+            }
+            self.pin_election_timeout();
             self.next_tick = self.next_tick + self.config.tick();
             if now.mono.saturating_since(self.next_tick) > self.config.election.1 {
                 // The process stood still: what it missed is not made up for, or it would count as many silent heartbeats.
@@ -269,13 +310,20 @@ impl Member {
         }
     }
 
-    /// The raft crate draws from the thread's generator; a run must replay from its seed, so its draw is overwritten.
     fn draw_election_timeout(&mut self) {
-        if self.node.raft.randomized_election_timeout() == self.drawn {
-            return;
-        }
         let (low, high) = self.config.election_ticks();
         self.drawn = low + self.rng.below((high - low) as u64) as usize;
+    }
+
+    /// The raft crate draws from the thread's generator; a run must replay from its seed, so its draw is overwritten. Whether it
+    /// drew cannot be told from its value, which may be the same by chance: a new role, term or leader is what tells.
+    fn pin_election_timeout(&mut self) {
+        let raft = &self.node.raft;
+        let standing = (raft.term, raft.state, raft.leader_id);
+        if standing != self.standing {
+            self.standing = standing;
+            self.draw_election_timeout();
+        }
         self.node.raft.set_randomized_election_timeout(self.drawn);
     }
 
@@ -300,6 +348,11 @@ impl Member {
         if let Some(number) = number {
             self.node.on_persist_ready(number);
         }
+        if self.persisting.is_empty() {
+            for Message(vote) in std::mem::take(&mut self.votes) {
+                let _ = self.node.step(vote);
+            }
+        }
     }
 
     fn snapshot_saved(&mut self, index: u64, term: u64) {
@@ -321,15 +374,29 @@ impl Member {
             if let Some(soft) = ready.ss() {
                 self.role_changed(soft.raft_state);
             }
+            for read in ready.take_read_states() {
+                self.reads.answer(&read.request_ctx, read.index);
+            }
             let messages = ready.take_messages();
-            self.send(messages, None);
+            let mut unsent = self.send(messages, None);
             let committed = ready.take_committed_entries();
             self.apply(committed);
             let after = self.persist(&ready);
             let messages = ready.take_persisted_messages();
-            self.send(messages, after);
+            unsent.extend(self.send(messages, after));
+            let number = ready.number();
             self.node.advance_append_async(ready);
+            if after.is_none() {
+                // Nothing is on its way: it is as durable as it will be. Kept until the next batch, the records of an idle
+                // leader's heartbeats would pile up.
+                self.node.on_persist_ready(number);
+            }
+            for member in unsent {
+                self.node.report_snapshot(member, SnapshotStatus::Failure);
+            }
         }
+        let applied = self.node.raft.raft_log.applied;
+        self.out.extend(self.reads.possible(applied).map(Output::Readable));
     }
 
     fn role_changed(&mut self, role: StateRole) {
@@ -355,8 +422,7 @@ impl Member {
             }
         }
         if batch == WalBatch::default() {
-            // Nothing to write: it is durable as soon as what was handed over before is. When nothing is on its way, the next
-            // batch acknowledges it: `on_persist_ready` takes all numbers up to one.
+            // Nothing to write: it is durable as soon as what was handed over before is.
             if let Some(last) = self.persisting.back_mut() {
                 last.1 = ready.number();
             }
@@ -369,10 +435,18 @@ impl Member {
         self.persisting.back().map(|(id, _)| *id)
     }
 
-    fn send(&mut self, messages: Vec<eraftpb::Message>, after: Option<PersistId>) {
+    /// Hands over messages; returns the members that a snapshot was for. No state travels yet: who is later than the log's tail
+    /// stays late.
+    fn send(&mut self, messages: Vec<eraftpb::Message>, after: Option<PersistId>) -> Vec<u64> {
+        let mut unsent = Vec::new();
         for message in messages {
-            self.out.push(Output::Send { to: MemberId(message.to), message: Message(message), after });
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                unsent.push(message.to);
+            } else {
+                self.out.push(Output::Send { to: MemberId(message.to), message: Message(message), after });
+            }
         }
+        unsent
     }
 
     fn apply(&mut self, entries: Vec<Entry>) {
@@ -389,7 +463,12 @@ impl Member {
             assert_eq!(entry.get_entry_type(), EntryType::EntryNormal, "membership changes are not proposed yet");
             self.out.push(Output::Apply { term: entry.term, index: entry.index, proposal, data: entry.data });
         }
+        let begins = self.is_leader() && !self.node.raft.apply_to_current_term();
         self.node.advance_apply_to(last);
+        if begins && self.node.raft.apply_to_current_term() {
+            // Before this the raft crate dropped reads.
+            self.reads.retry();
+        }
     }
 }
 
@@ -398,11 +477,7 @@ fn from_raft(entry: &Entry) -> LogEntry {
 }
 
 fn to_raft(entry: &LogEntry) -> Entry {
-    let mut out = Entry::default();
-    out.index = entry.index;
-    out.term = entry.term;
-    out.data = entry.data.clone();
-    out
+    Entry { index: entry.index, term: entry.term, data: entry.data.clone(), ..Entry::default() }
 }
 
 #[cfg(test)]

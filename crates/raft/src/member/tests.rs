@@ -6,8 +6,13 @@ struct Group {
     members: BTreeMap<MemberId, Member>,
     disks: BTreeMap<MemberId, Restored>,
     down: Vec<MemberId>,
+    /// Whose disk does not answer, and what it owes.
+    stuck: Option<MemberId>,
+    owed: Option<PersistId>,
     applied: BTreeMap<MemberId, Vec<String>>,
     settled: Vec<(ProposalId, bool)>,
+    readable: Vec<ReadId>,
+    trace: Vec<String>,
 }
 
 impl Group {
@@ -18,8 +23,12 @@ impl Group {
             members: BTreeMap::new(),
             disks: BTreeMap::new(),
             down: Vec::new(),
+            stuck: None,
+            owed: None,
             applied: BTreeMap::new(),
             settled: Vec::new(),
+            readable: Vec::new(),
+            trace: Vec::new(),
         };
         for id in &ids {
             let config = Config { voters: ids.clone(), ..Config::single(*id) };
@@ -36,10 +45,15 @@ impl Group {
             }
             let Some(member) = self.members.get_mut(&id) else { continue };
             for output in member.step(self.now, input) {
+                self.trace.push(format!("{:?} {id:?} {output:?}", self.now.mono));
                 match output {
                     Output::Persist(persist, batch) => {
                         write(self.disks.entry(id).or_default(), &batch);
-                        inbox.push_back((id, Input::Persisted(persist)));
+                        if self.stuck == Some(id) {
+                            self.owed = Some(persist);
+                        } else {
+                            inbox.push_back((id, Input::Persisted(persist)));
+                        }
                     }
                     Output::Send { to, message, .. } => inbox.push_back((to, Input::Message(id, message))),
                     Output::Apply { proposal, data, .. } => {
@@ -47,6 +61,8 @@ impl Group {
                         self.applied.entry(id).or_default().push(String::from_utf8_lossy(&data).into_owned());
                     }
                     Output::Dropped(proposal) => self.settled.push((proposal, false)),
+                    Output::Readable(read) => self.readable.push(read),
+                    Output::Unreadable(read) => panic!("{read:?} was turned away"),
                     Output::Leading(_) | Output::Following => {}
                 }
             }
@@ -165,4 +181,120 @@ fn a_restarted_member_applies_its_log_again_behind_its_snapshot() {
     group.step(id, Input::Tick);
     assert_eq!(group.applied(id), ["c"], "a and b are in the snapshot");
     assert_eq!(group.members[&id].term(), 2);
+}
+
+#[test]
+fn a_member_alone_reads_at_once_when_it_leads() {
+    let mut group = Group::new(1);
+    let id = MemberId(1);
+    group.stuck = Some(id);
+    group.step(id, Input::Tick);
+    group.step(id, Input::ReadIndex(ReadId(1)));
+    assert_eq!(group.readable, [], "nothing of its term is durable yet");
+    let owed = group.owed.take().unwrap();
+    group.step(id, Input::Persisted(owed));
+    assert_eq!(group.readable, [ReadId(1)]);
+    group.step(id, Input::ReadIndex(ReadId(2)));
+    assert_eq!(group.readable, [ReadId(1), ReadId(2)]);
+}
+
+#[test]
+fn a_read_sees_what_was_committed_before_it_on_whichever_member() {
+    let mut group = Group::new(3);
+    group.run_until(|group| group.leader().is_some());
+    let leader = group.leader().unwrap();
+    group.step(leader, Input::Propose(ProposalId(1), Bytes::from_static(b"a")));
+    let follower = (1..=3).map(MemberId).find(|id| *id != leader).unwrap();
+    group.step(follower, Input::ReadIndex(ReadId(1)));
+    group.step(leader, Input::ReadIndex(ReadId(2)));
+    group.run_until(|group| group.readable.len() == 2);
+    assert_eq!(group.applied(follower), ["a"]);
+}
+
+#[test]
+fn a_leader_without_a_majority_serves_no_read() {
+    let mut group = Group::new(3);
+    group.run_until(|group| group.leader().is_some());
+    let leader = group.leader().unwrap();
+    let others: Vec<MemberId> = (1..=3).map(MemberId).filter(|id| *id != leader).collect();
+    group.down.clone_from(&others);
+    group.step(leader, Input::ReadIndex(ReadId(1)));
+    for _ in 0..500 {
+        group.now = group.now.after(Duration::from_millis(10));
+        group.step(leader, Input::Tick);
+    }
+    assert_eq!(group.readable, []);
+    assert!(!group.members[&leader].is_leader(), "it has heard of nobody");
+    group.down.clear();
+    group.run_until(|group| group.readable == [ReadId(1)]);
+}
+
+/// The answer that `from` gives to a request of member 1 for its vote.
+fn granted(from: MemberId, outputs: &[Output]) -> Option<Input> {
+    let request = outputs.iter().find_map(|output| match output {
+        Output::Send { to, message: Message(message), .. } if *to == from => Some(message),
+        _ => None,
+    })?;
+    let answer = match request.get_msg_type() {
+        MessageType::MsgRequestPreVote => MessageType::MsgRequestPreVoteResponse,
+        MessageType::MsgRequestVote => MessageType::MsgRequestVoteResponse,
+        other => panic!("unexpected {other:?}"),
+    };
+    let mut message = eraftpb::Message::default();
+    message.set_msg_type(answer);
+    (message.from, message.to, message.term) = (from.0, request.from, request.term);
+    Some(Input::Message(from, Message(message)))
+}
+
+fn last_batch(outputs: &[Output]) -> PersistId {
+    let batches = outputs.iter().filter_map(|output| match output {
+        Output::Persist(id, _) => Some(*id),
+        _ => None,
+    });
+    batches.max().unwrap()
+}
+
+#[test]
+fn a_member_whose_disk_is_slow_does_not_lead_before_its_log_is_durable() {
+    let [id, leader, third] = [1, 2, 3].map(MemberId);
+    let config = Config { voters: vec![id, leader, third], ..Config::single(id) };
+    let mut now = Now::default();
+    let mut member = Member::new(now, config, None, Rng::seeded(1));
+    let mut append = eraftpb::Message::default();
+    append.set_msg_type(MessageType::MsgAppend);
+    (append.from, append.to, append.term) = (leader.0, id.0, 1);
+    let entry = LogEntry { index: 1, term: 1, data: Bytes::from_static(b"a") };
+    append.set_entries(vec![to_raft(&entry)].into());
+    let batch = last_batch(&member.step(now, Input::Message(leader, Message(append))));
+
+    let vote = loop {
+        now = now.after(Duration::from_millis(10));
+        if let Some(vote) = granted(third, &member.step(now, Input::Tick)) {
+            break vote;
+        }
+    };
+    assert!(member.step(now, vote).is_empty(), "the entry is not durable yet");
+    let outputs = member.step(now, Input::Persisted(batch));
+    let (batch, vote) = (last_batch(&outputs), granted(third, &outputs).unwrap());
+    assert!(member.step(now, vote).is_empty(), "its own vote is not durable yet");
+    member.step(now, Input::Persisted(batch));
+    assert!(member.is_leader());
+}
+
+#[test]
+fn the_same_seeds_give_the_same_run() {
+    let run = || {
+        let mut group = Group::new(3);
+        for round in 0..5 {
+            group.run_until(|group| group.leader().is_some());
+            let leader = group.leader().unwrap();
+            group.step(leader, Input::Propose(ProposalId(round), Bytes::from_static(b"a")));
+            group.down = vec![leader];
+        }
+        group.trace
+    };
+    let first = run();
+    for _ in 0..5 {
+        assert_eq!(run(), first);
+    }
 }
