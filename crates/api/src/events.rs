@@ -19,13 +19,13 @@ const REMEMBERED_MAX: usize = 4096;
 /// How many different messages of one reason are recorded one by one within [`SIMILAR_WITHIN`].
 const SIMILAR_MAX: usize = 10;
 /// A group of similar events that was quiet for this long begins anew.
-const SIMILAR_WITHIN: Duration = Duration::from_secs(600);
+const SIMILAR_WITHIN: Duration = Duration::from_mins(10);
 /// How many events of one source about one object may come at once.
 const BURST: f64 = 25.0;
 /// And how many a second after that: one in five minutes.
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 /// An event that was last written this long ago may be gone (they live for an hour), so it is created anew.
-const COUNTED_WITHIN: Duration = Duration::from_secs(55 * 60);
+const COUNTED_WITHIN: Duration = Duration::from_mins(55);
 /// What the message of a combined event begins with.
 const COMBINED: &str = "(combined from similar events): ";
 
@@ -126,17 +126,11 @@ struct Tokens {
 }
 
 /// Turns what happened into writes of Events. What it remembers is bounded, and may be lost without harm.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct EventRecorder {
     similar: Recent<Group, Similar>,
     written: Recent<Identity, Written>,
     tokens: Recent<Source, Tokens>,
-}
-
-impl Default for EventRecorder {
-    fn default() -> Self {
-        Self { similar: Recent::default(), written: Recent::default(), tokens: Recent::default() }
-    }
 }
 
 impl EventRecorder {

@@ -116,6 +116,14 @@ fn update(
     Some(patch(current, None, json!({"metadata": metadata, "subsets": subsets})))
 }
 
+/// The addresses that have the same ports.
+#[derive(Default)]
+struct Group {
+    ports: Vec<Value>,
+    ready: Vec<Value>,
+    unready: Vec<Value>,
+}
+
 /// Addresses grouped by the ports they have, ready ones apart; ready ones stay when there are too many.
 fn subsets(service: &Object, value: &Value, pods: &[PodEntry]) -> (Vec<Value>, bool) {
     let unready_counts = publishes_unready(value);
@@ -126,15 +134,17 @@ fn subsets(service: &Object, value: &Value, pods: &[PodEntry]) -> (Vec<Value>, b
         pods.truncate(ADDRESSES_MAX);
     }
     pods.sort_by(|a, b| a.pod.status.pod_ip.cmp(&b.pod.status.pod_ip));
-    let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for entry in pods {
         let mut ports = service::ports(value, &entry.pod);
         ports.iter_mut().for_each(drop_empty_name);
-        let group = groups.entry(Value::from(ports.clone()).to_string()).or_insert((ports, Vec::new(), Vec::new()));
+        let group =
+            groups.entry(Value::from(ports.clone()).to_string()).or_insert_with(|| Group { ports, ..Group::default() });
         let ready = unready_counts || entry.pod.is_ready();
-        if ready { group.1.push(address(service, entry)) } else { group.2.push(address(service, entry)) }
+        let addresses = if ready { &mut group.ready } else { &mut group.unready };
+        addresses.push(address(service, entry));
     }
-    let subsets = groups.into_values().map(|(ports, ready, unready)| {
+    let subsets = groups.into_values().map(|Group { ports, ready, unready }| {
         let mut subset = json!({});
         for (name, items) in [("addresses", ready), ("notReadyAddresses", unready), ("ports", ports)] {
             if !items.is_empty() {

@@ -83,6 +83,10 @@ enum Owner {
 
 fn owner_of(view: &View, dependent: &Object, reference: &OwnerReference) -> Owner {
     let Some(owner) = view.by_uid(&reference.uid) else { return Owner::Gone };
+    if dependent.key().namespace.is_empty() && !owner.key().namespace.is_empty() {
+        // A cluster-scoped object cannot be owned from within a namespace: nobody knows what was meant, so it stays.
+        return Owner::Solid;
+    }
     let reachable = owner.key().namespace.is_empty() || owner.key().namespace == dependent.key().namespace;
     if !reachable || *owner.key().name != reference.name {
         return Owner::Gone;

@@ -3,6 +3,8 @@
 //! A controller reads a [`coracle_store::View`] and returns [`Action`]s: it cannot write, wait or read a clock.
 //! The engine passes its actions through the API server like any client's, as `system:controller:<name>`.
 
+#![cfg_attr(test, expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them"))]
+
 mod controller;
 mod manager;
 mod object;

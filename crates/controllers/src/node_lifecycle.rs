@@ -20,7 +20,7 @@ use crate::{Action, Context, Controller, EventRecord, EventType, Outcome, Watch}
 /// How long a node may be silent: Kubernetes' grace period since 1.32.
 const GRACE: Duration = Duration::from_secs(50);
 /// How long a new node may take to report for the first time.
-const STARTUP_GRACE: Duration = Duration::from_secs(60);
+const STARTUP_GRACE: Duration = Duration::from_mins(1);
 /// How far apart evictions of nodes are (0.1 nodes a second), and in a large cluster of which more than half is ill (0.01).
 const EVICTION_INTERVAL: Duration = Duration::from_secs(10);
 const EVICTION_INTERVAL_ILL: Duration = Duration::from_secs(100);
@@ -85,18 +85,14 @@ impl Controller for NodeLifecycleController {
         let silence = context.now.mono.saturating_since(heard);
         let never_reported = condition(list(&value["status"]["conditions"]), "Ready").is_none();
         let grace = if never_reported { STARTUP_GRACE } else { GRACE };
-        if silence >= grace {
-            if let Some(action) = mark_unknown(context, &object, &value, never_reported) {
-                actions.push(action);
-                actions.push(node_event(
-                    &object,
-                    EventType::Normal,
-                    "NodeNotReady",
-                    format!("Node {name} status is now: NodeNotReady"),
-                ));
-                // Taints follow the condition, at the next look.
-                return actions.into();
-            }
+        if silence >= grace
+            && let Some(action) = mark_unknown(context, &object, &value, never_reported)
+        {
+            actions.push(action);
+            let message = format!("Node {name} status is now: NodeNotReady");
+            actions.push(node_event(&object, EventType::Normal, "NodeNotReady", message));
+            // Taints follow the condition, at the next look.
+            return actions.into();
         }
         let (evict, wait) = self.may_evict(context, &value);
         actions.extend(set_taints(context, &object, &value, evict));
@@ -104,7 +100,7 @@ impl Controller for NodeLifecycleController {
         if !never_reported && ready != "True" {
             actions.extend(mark_pods(context, name));
         }
-        let silent_at = (silence < grace).then(|| grace - silence.min(grace));
+        let silent_at = grace.checked_sub(silence).filter(|left| !left.is_zero());
         Outcome { actions, requeue_after: [silent_at, wait].into_iter().flatten().min(), rest: Duration::ZERO }
     }
 }
@@ -196,10 +192,8 @@ fn has_taint(node: &Value, key: &str, effect: &str) -> bool {
 /// Makes the taints that conditions stand for those that the node has; all others stay.
 fn set_taints(context: Context<'_>, object: &Object, node: &Value, evict: bool) -> Option<Action> {
     let conditions = list(&node["status"]["conditions"]);
-    if condition(conditions, "Ready").is_none() {
-        // It registered with a taint of its own and has not reported yet.
-        return None;
-    }
+    // Until it reports it keeps the taint that it registered with.
+    condition(conditions, "Ready")?;
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     if let Some(key) = silence_taint(node) {
         wanted.push((key, "NoSchedule"));

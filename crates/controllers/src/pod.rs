@@ -53,7 +53,8 @@ pub(crate) struct Container {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ContainerPort {
     pub(crate) name: String,
-    pub(crate) container_port: i64,
+    #[serde(rename = "containerPort")]
+    pub(crate) number: i64,
     pub(crate) protocol: String,
 }
 
@@ -64,7 +65,8 @@ pub(crate) struct Toleration {
     pub(crate) operator: String,
     pub(crate) value: String,
     pub(crate) effect: String,
-    pub(crate) toleration_seconds: Option<i64>,
+    #[serde(rename = "tolerationSeconds")]
+    pub(crate) seconds: Option<i64>,
 }
 
 impl Toleration {

@@ -1,7 +1,7 @@
 //! Pods that nobody else removes: those of a node that is gone, those that go without ever having been placed,
 //! and ended ones beyond a number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use coracle_api::resources::{NODES, PODS};
@@ -24,7 +24,7 @@ const QUARANTINE: Duration = Duration::from_secs(40);
 pub struct PodGarbageCollector {
     terminated_max: usize,
     /// Ended pods, the oldest first.
-    terminated: BTreeMap<(Option<Timestamp>, ObjectKey), ()>,
+    terminated: BTreeSet<(Option<Timestamp>, ObjectKey)>,
     created: BTreeMap<ObjectKey, Option<Timestamp>>,
     /// Since when a node that pods name is missing.
     missing: BTreeMap<String, Instant>,
@@ -39,22 +39,25 @@ impl Default for PodGarbageCollector {
 impl PodGarbageCollector {
     /// A collector that keeps this many ended pods.
     pub fn keeping(terminated_max: usize) -> Self {
-        Self { terminated_max, terminated: BTreeMap::new(), created: BTreeMap::new(), missing: BTreeMap::new() }
+        Self { terminated_max, terminated: BTreeSet::new(), created: BTreeMap::new(), missing: BTreeMap::new() }
     }
 
-    fn note(&mut self, key: &ObjectKey, ended: Option<Option<Timestamp>>) {
+    fn forget(&mut self, key: &ObjectKey) {
         if let Some(created) = self.created.remove(key) {
             self.terminated.remove(&(created, key.clone()));
         }
-        if let Some(created) = ended {
-            self.created.insert(key.clone(), created);
-            self.terminated.insert((created, key.clone()), ());
-        }
+    }
+
+    fn note_ended(&mut self, pod: &Object) {
+        let (key, created) = (pod.key().clone(), pod.metadata().creation_timestamp);
+        self.forget(&key);
+        self.created.insert(key.clone(), created);
+        self.terminated.insert((created, key));
     }
 
     fn surplus(&self) -> Vec<Action> {
         let surplus = self.terminated.len().saturating_sub(self.terminated_max);
-        self.terminated.keys().take(surplus).map(|(_, key)| force(key, None)).collect()
+        self.terminated.iter().take(surplus).map(|(_, key)| force(key, None)).collect()
     }
 }
 
@@ -69,11 +72,14 @@ impl Controller for PodGarbageCollector {
 
     fn reconcile(&mut self, context: Context<'_>, key: &ObjectKey) -> Outcome {
         let Some(entry) = context.view.object(key).and_then(|object| PodEntry::of(context.view, object)) else {
-            self.note(key, None);
+            self.forget(key);
             return Outcome::default();
         };
-        let ended = entry.pod.is_terminal() && !entry.is_going();
-        self.note(key, ended.then(|| entry.object.metadata().creation_timestamp));
+        if entry.pod.is_terminal() && !entry.is_going() {
+            self.note_ended(&entry.object);
+        } else {
+            self.forget(key);
+        }
         let node = &entry.pod.spec.node_name;
         if node.is_empty() {
             let abandoned = entry.is_going();
@@ -88,7 +94,7 @@ impl Controller for PodGarbageCollector {
         if missing < QUARANTINE {
             return Outcome {
                 actions: self.surplus(),
-                requeue_after: Some(QUARANTINE - missing),
+                requeue_after: Some(QUARANTINE.saturating_sub(missing)),
                 ..Outcome::default()
             };
         }

@@ -76,7 +76,7 @@ fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i64> {
     let matches = |port: &&crate::pod::ContainerPort| {
         port.name == name && (port.protocol == protocol || (port.protocol.is_empty() && protocol == "TCP"))
     };
-    ports.find(matches).map(|port| port.container_port)
+    ports.find(matches).map(|port| port.number)
 }
 
 /// `targetRef` of an endpoint.

@@ -92,7 +92,7 @@ fn deadline(tolerations: &[Toleration], taints: &[Value], now: Timestamp) -> Opt
         let at = if matching.peek().is_none() {
             Some(now)
         } else {
-            let seconds = matching.filter_map(|toleration| toleration.toleration_seconds).min();
+            let seconds = matching.filter_map(|toleration| toleration.seconds).min();
             seconds.map(|seconds| added + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
         };
         earliest = [earliest, at].into_iter().flatten().min();

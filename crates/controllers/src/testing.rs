@@ -63,7 +63,7 @@ impl World {
         let key = key_of(words.next().unwrap());
         let mut value = match self.view().object(&key) {
             Some(object) => object.value(None),
-            None => self.template(&key),
+            None => Self::template(&key),
         };
         for (path, text) in words.map(|word| word.split_once('=').unwrap()) {
             self.set_field(&mut value, path, text);
@@ -71,7 +71,7 @@ impl World {
         self.write(&key, value);
     }
 
-    fn template(&mut self, key: &ObjectKey) -> Value {
+    fn template(key: &ObjectKey) -> Value {
         let name = &*key.name;
         let mut value = json!({"metadata": {"name": name}});
         if !key.namespace.is_empty() {
@@ -89,7 +89,7 @@ impl World {
             }
             "pods" => value["spec"] = json!({"containers": [{"name": "c", "image": "v1"}]}),
             "services" => {
-                value["spec"] = json!({"selector": {"app": name}, "clusterIP": "10.43.0.9", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]})
+                value["spec"] = json!({"selector": {"app": name}, "clusterIP": "10.43.0.9", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]});
             }
             "namespaces" => value["spec"] = json!({"finalizers": ["kubernetes"]}),
             _ => {}

@@ -95,6 +95,21 @@ impl ClusterView {
         self.nodes.get(name)
     }
 
+    /// Whether nothing that placement looks at differs between a pod that is placed and a newer state of it.
+    pub(crate) fn is_up_to_date(&self, object: &Object) -> bool {
+        let (metadata, phase) = (object.metadata(), object.attribute("status.phase"));
+        self.placed.get(object.key()).is_some_and(|(node, pod)| {
+            !phase.is_empty()
+                && !matches!(phase, "Succeeded" | "Failed")
+                && **node == *object.attribute("spec.nodeName")
+                && pod.node_name == **node
+                && metadata.uid.as_ref() == Some(&pod.uid)
+                && metadata.generation == pod.generation
+                && metadata.labels == pod.labels
+                && metadata.deletion_timestamp.is_some() == pod.is_going
+        })
+    }
+
     pub(crate) fn is_placed(&self, pod: &ObjectKey) -> bool {
         self.placed.contains_key(pod)
     }

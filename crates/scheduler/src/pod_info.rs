@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::resources::{Resources, requests_of, weights_of};
 use crate::terms::{Labels, NodeTerm, PodTerm, Spread, Toleration, items, text};
 
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+
 /// A port of the node that a pod takes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HostPort {
@@ -28,6 +31,8 @@ impl HostPort {
 pub(crate) struct PodInfo {
     pub(crate) key: ObjectKey,
     pub(crate) uid: Uid,
+    /// Rises with the spec.
+    pub(crate) generation: i64,
     pub(crate) labels: Labels,
     /// The managing controller: pods of one are spread by default.
     pub(crate) owner: Option<Uid>,
@@ -72,8 +77,6 @@ impl PodInfo {
             };
             items(list).iter().map(one).collect()
         };
-        const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-        const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
         let mut preferred_pods = weighted(&affinity["podAffinity"][PREFERRED], 1);
         preferred_pods.extend(weighted(&affinity["podAntiAffinity"][PREFERRED], -1));
         let node_affinity = &affinity["nodeAffinity"];
@@ -82,6 +85,7 @@ impl PodInfo {
         Some(Self {
             key: object.key().clone(),
             uid: metadata.uid.clone()?,
+            generation: metadata.generation,
             labels: labels.clone(),
             owner: metadata.controller().map(|owner| owner.uid.clone()),
             priority: spec["priority"].as_i64().unwrap_or(0),

@@ -11,7 +11,7 @@ use coracle_base::{DelayQueue, Instant};
 const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How long a pod is put aside at most, in case what would have helped it went unnoticed.
-const ASIDE_MAX: Duration = Duration::from_secs(300);
+const ASIDE_MAX: Duration = Duration::from_mins(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {

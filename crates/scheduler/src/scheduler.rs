@@ -66,13 +66,16 @@ impl Scheduler {
         }
     }
 
-    /// Decides on at most `budget` pods.
-    pub fn schedule(&mut self, _view: &View, now: Now, rng: &mut Rng, budget: usize) -> Vec<Decision> {
+    /// Decides on at most `budget` pods; one that the view no longer has is dropped.
+    pub fn schedule(&mut self, view: &View, now: Now, rng: &mut Rng, budget: usize) -> Vec<Decision> {
         self.now = now.mono;
         let mut decisions = Vec::new();
         while decisions.len() < budget {
             let Some(key) = self.queue.pop(now.mono) else { break };
-            let Some(pod) = self.pods.get(&key).cloned() else {
+            let is_there = |pod: &&Arc<PodInfo>| {
+                view.object(&key).is_some_and(|object| object.metadata().uid.as_ref() == Some(&pod.uid))
+            };
+            let Some(pod) = self.pods.get(&key).filter(is_there).cloned() else {
                 self.queue.remove(&key);
                 continue;
             };
@@ -121,6 +124,10 @@ impl Scheduler {
 
     fn take_pod(&mut self, view: &View, object: &Arc<Object>) {
         let key = object.key();
+        if self.cluster.is_up_to_date(object) {
+            // Most changes of a placed pod are of its status, and not worth decoding.
+            return;
+        }
         let pod = view.decode::<Value>(object).and_then(|value| PodInfo::of(object, &value));
         let Some(pod) = pod.filter(|pod| !pod.is_terminal).map(Arc::new) else { return self.lose(key) };
         if !pod.node_name.is_empty() {

@@ -49,7 +49,7 @@ fn equal_events_are_counted_up_until_they_may_have_expired() {
     assert_eq!(text(r.record("web", "again")), "create again");
     assert_eq!(text(r.record("web", "again")), "count 2 again");
     assert_eq!(text(r.record("other", "again")), "create again");
-    r.now = r.now.after(Duration::from_secs(3600));
+    r.now = r.now.after(Duration::from_hours(1));
     assert_eq!(text(r.record("web", "again")), "create again");
 }
 

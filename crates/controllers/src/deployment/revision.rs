@@ -109,8 +109,9 @@ impl Rollout<'_> {
     }
 
     fn number_deployment(&mut self, revision: i64) {
-        if self.value["metadata"]["annotations"][REVISION] != revision.to_string() {
-            let body = json!({"metadata": {"annotations": {REVISION: revision.to_string()}}});
+        let text = Value::from(revision.to_string());
+        if self.value["metadata"]["annotations"][REVISION] != text {
+            let body = json!({"metadata": {"annotations": {REVISION: text}}});
             let key = self.object.key().clone();
             // It goes out behind the status, and without a precondition: the status has one.
             self.numbering = Some(Action::Patch { key, subresource: None, patch: crate::Patch::Merge(body) });

@@ -103,7 +103,7 @@ fn recreate_ends_every_old_pod_before_the_first_new_one() {
     h.apply("deployment/web image=v2");
     run_to_the_end(&mut h);
     assert_eq!(sizes(&h), [0]);
-    assert_eq!(h.world.names(&PODS), [slow.clone()]);
+    assert_eq!(h.world.names(&PODS), [slow.as_str()]);
     h.world.remove(&format!("pod/{slow}"));
     run_to_the_end(&mut h);
     assert_eq!(sizes(&h), [0, 2]);

@@ -75,7 +75,8 @@ fn pods_with_an_address_are_endpoints_and_only_ready_ones_count_as_ready() {
 
 #[test]
 fn slices_hold_a_hundred_and_a_change_rewrites_one() {
-    let pods: String = (0..150).map(|n| format!("pod/p{n:03} label=app:web ip=10.42.1.{n} ready=true\n")).collect();
+    let pods: Vec<String> = (0..150).map(|n| format!("pod/p{n:03} label=app:web ip=10.42.1.{n} ready=true")).collect();
+    let pods = pods.join("\n");
     let mut world = check(
         controller(),
         "service/web",

@@ -40,7 +40,11 @@ impl Cluster {
     }
 
     fn put(&mut self, key: &ObjectKey, value: &Value) {
-        let write = Write::Put { key: key.clone(), body: canonical_json(value).into(), attributes: Attributes::new() };
+        let attributes = Attributes::from([
+            ("spec.nodeName".to_owned(), value["spec"]["nodeName"].as_str().unwrap_or_default().to_owned()),
+            ("status.phase".to_owned(), value["status"]["phase"].as_str().unwrap_or_default().to_owned()),
+        ]);
+        let write = Write::Put { key: key.clone(), body: canonical_json(value).into(), attributes };
         self.write(write);
     }
 
@@ -70,6 +74,15 @@ impl Cluster {
     fn cpu(&mut self, name: &str, cpu: &str, mut spec: Value) {
         spec["containers"] = json!([{"name": "c", "resources": {"requests": {"cpu": cpu}}}]);
         self.pod(name, spec);
+    }
+
+    fn set_phase(&mut self, name: &str, phase: &str) {
+        let mut value = self.store.view().object(&pod_key(name)).unwrap().value(None);
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        value["status"]["phase"] = phase.into();
+        self.put(&pod_key(name), &value);
     }
 
     fn delete(&mut self, name: &str) {
@@ -360,4 +373,19 @@ fn three_thousand_pods_fill_a_hundred_nodes_evenly() {
         *counts.entry(node.clone()).or_default() += 1;
     }
     assert!(counts.values().all(|count| *count == 30), "{counts:?}");
+}
+
+#[test]
+fn a_pod_that_ends_makes_room_and_a_status_that_changes_does_not() {
+    let mut c = Cluster::new();
+    c.node("a", json!({}));
+    c.cpu("full", "4", json!({}));
+    c.schedule();
+    c.cpu("waits", "1", json!({}));
+    assert_eq!(c.schedule().len(), 1);
+    c.now = c.now.after(Duration::from_secs(10));
+    c.set_phase("full", "Running");
+    assert_eq!(c.schedule(), [] as [&str; 0]);
+    c.set_phase("full", "Succeeded");
+    assert_eq!(c.schedule(), ["waits -> a"]);
 }
