@@ -105,39 +105,39 @@ impl Presenter<'_> {
                 let gvk = &self.resource.gvk;
                 let head = format!(r#"{{"kind":"{}List","apiVersion":"{}","metadata":"#, gvk.kind, gvk.api_version());
                 out.extend_from_slice(head.as_bytes());
-                self.items(meta, objects, |object, out| self.write_whole(object, None, out), &mut out, &mut body);
+                items(meta, objects, |object, out| self.write_whole(object, None, out), &mut out, &mut body);
             }
             Form::Partial => {
                 let head = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":"#;
                 out.extend_from_slice(head.as_bytes());
-                self.items(meta, objects, write_partial, &mut out, &mut body);
+                items(meta, objects, write_partial, &mut out, &mut body);
             }
         }
         body.push(Bytes::from(out));
         finish_pieces(self.encoding, 200, body)
     }
+}
 
-    fn items(
-        &self,
-        meta: &ListMeta,
-        objects: &[Arc<Object>],
-        write: impl Fn(&Object, &mut Vec<u8>),
-        out: &mut Vec<u8>,
-        body: &mut Vec<Bytes>,
-    ) {
-        meta.write(out);
-        out.extend_from_slice(br#","items":["#);
-        for (index, object) in objects.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            write(object, out);
-            if out.len() >= PIECE_BYTES {
-                body.push(Bytes::from(std::mem::take(out)));
-            }
+/// Appends the metadata and the items of a list; what is large enough becomes a piece of the body.
+fn items(
+    meta: &ListMeta,
+    objects: &[Arc<Object>],
+    write: impl Fn(&Object, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+    body: &mut Vec<Bytes>,
+) {
+    meta.write(out);
+    out.extend_from_slice(br#","items":["#);
+    for (index, object) in objects.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
         }
-        out.extend_from_slice(b"]}");
+        write(object, out);
+        if out.len() >= PIECE_BYTES {
+            body.push(Bytes::from(std::mem::take(out)));
+        }
     }
+    out.extend_from_slice(b"]}");
 }
 
 /// Appends a `PartialObjectMetadata`: the stored bytes of the metadata, nothing decoded.

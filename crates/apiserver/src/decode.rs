@@ -1,5 +1,7 @@
 //! Bodies as values: JSON, YAML or protobuf, checked against the schema table, with Kubernetes' words for what is wrong.
 
+use std::fmt::Write as _;
+
 use coracle_api::decode::{DecodeError, Decoded, Strictness, TypeMeta, decode_json, decode_value};
 use coracle_api::protobuf::Envelope;
 use coracle_api::schema::TypeId;
@@ -184,7 +186,10 @@ fn unrecognized(gvk: &Gvk, error: &DecodeError, body: &[u8]) -> Status {
             format!("{}{more}", String::from_utf8_lossy(&body[..end]))
         }
         _ => {
-            let hex: String = body.iter().take(SUMMARY_BYTES).map(|byte| format!("{byte:02x}")).collect();
+            let mut hex = String::new();
+            for byte in body.iter().take(SUMMARY_BYTES) {
+                write!(hex, "{byte:02x}").expect("a text is written to memory");
+            }
             if body.len() > SUMMARY_BYTES { format!("{hex} ...") } else { hex }
         }
     };

@@ -3,8 +3,7 @@
 mod aggregated;
 mod legacy;
 
-use coracle_api::{Method, Registry, Request, Response, Status};
-use sha2::{Digest as _, Sha512};
+use coracle_api::{Method, Registry, Request, Response, Status, openapi};
 
 use crate::ServerOptions;
 use crate::answer::value_response;
@@ -68,7 +67,7 @@ fn wants_aggregated(request: &Request) -> bool {
 
 fn aggregated(registry: &Registry, request: &Request, core: bool) -> Response {
     let body = aggregated::list(registry, core).to_string();
-    let etag = format!("\"{}\"", digest(body.as_bytes()));
+    let etag = format!("\"{}\"", openapi::hash(body.as_bytes()));
     let headers = vec![
         ("content-type", AGGREGATED.to_owned()),
         ("etag", etag.clone()),
@@ -79,9 +78,4 @@ fn aggregated(registry: &Registry, request: &Request, core: bool) -> Response {
         return Response { status: 304, headers, body: Vec::new() };
     }
     Response { status: 200, headers, body: vec![body.into()] }
-}
-
-/// The digest that ETags and hashes of documents are: SHA-512 in capital hex.
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    Sha512::digest(bytes).iter().map(|byte| format!("{byte:02X}")).collect()
 }

@@ -98,56 +98,28 @@ pub(crate) fn not_here(what: &str) -> Status {
     Status::failure(501, None, format!("{what} is not supported by this server yet"))
 }
 
-/// What the store refused, once running the request again has not helped or cannot help.
-pub(crate) fn refused(resource: &Resource, key: &ObjectKey, refused: Refused) -> Status {
+/// What the store refused, once running the request again has not helped or cannot help. `causes` are what the kind makes of it.
+pub(crate) fn refused(resource: &Resource, key: &ObjectKey, refused: Refused, causes: Vec<Cause>) -> Status {
     let group_resource = &resource.group_resource;
+    if !causes.is_empty() {
+        return invalid(resource, &key.name, causes);
+    }
     match refused {
         Refused::Exists(_) => Status::already_exists(group_resource, &key.name),
-        Refused::Gone(gone) if gone == *key => Status::not_found(group_resource, &key.name),
         Refused::Gone(gone) => Status::not_found(&gone.resource, &gone.name),
         Refused::Modified(_) => Status::modified(group_resource, &key.name),
         Refused::Terminating(namespace) => namespace_terminating(group_resource, &key.name, &namespace.name),
-        Refused::Exhausted(pool) => exhausted(resource, key, &pool),
-        Refused::Taken { pool, value } => {
-            taken(resource, key, &pool, value, "provided IP is already allocated", "provided port is already allocated")
+        Refused::Exhausted(pool) => {
+            let what = if pool.contains("address") { "a serviceIP" } else { "a value" };
+            Status::internal(format!("failed to allocate {what}: range is full"))
         }
-        Refused::OutOfRange { pool, value } => {
-            let ip = "the provided IP is not in the valid range";
-            taken(resource, key, &pool, value, ip, "provided port is not in the valid range")
+        refused @ (Refused::Taken { .. } | Refused::OutOfRange { .. } | Refused::Malformed(_)) => {
+            Status::internal(refused)
         }
-        Refused::Malformed(key) => Status::internal(format!("the write of {key} is malformed")),
         Refused::Term { .. } => Status::failure(
             503,
             Some(Reason::ServiceUnavailable),
             "the leader changed while the request was being carried out; please try again",
         ),
     }
-}
-
-/// Whether a pool holds addresses; every other one of a service holds ports.
-fn is_addresses(pool: &str) -> bool {
-    pool.contains("address")
-}
-
-fn exhausted(resource: &Resource, key: &ObjectKey, pool: &str) -> Status {
-    if &*resource.group_resource.resource != "services" {
-        return Status::internal(format!("pool {pool} is exhausted"));
-    }
-    let cause = if is_addresses(pool) {
-        "failed to allocate a serviceIP: range is full"
-    } else {
-        "failed to allocate a nodePort: range is full"
-    };
-    Status::internal(format!("{cause} for service {}/{}", key.namespace, key.name))
-}
-
-fn taken(resource: &Resource, key: &ObjectKey, pool: &str, value: u64, ip_why: &str, port_why: &str) -> Status {
-    let cause = if is_addresses(pool) {
-        let address = u32::try_from(value).map(std::net::Ipv4Addr::from).unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        let shown = serde_json::json!([address.to_string()]);
-        invalid_cause("spec.clusterIPs", &shown, &format!("failed to allocate IP {address}: {ip_why}"))
-    } else {
-        invalid_cause("spec.ports[0].nodePort", &value.into(), port_why)
-    };
-    invalid(resource, &key.name, vec![cause])
 }

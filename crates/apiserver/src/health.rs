@@ -1,5 +1,7 @@
 //! `/version`, `/healthz`, `/livez`, `/readyz`, and the list of paths at `/`.
 
+use std::fmt::Write as _;
+
 use coracle_api::{Method, Registry, Request, Response, Status};
 use serde_json::{Value, json};
 
@@ -54,9 +56,9 @@ fn health(request: &Request, endpoint: &str, check: &str) -> Result<Response, St
     let mut text = String::new();
     for check in CHECKS {
         let outcome = if excluded.contains(&check) { "excluded: ok" } else { "ok" };
-        text.push_str(&format!("[+]{check} {outcome}\n"));
+        writeln!(text, "[+]{check} {outcome}").expect("a text is written to memory");
     }
-    text.push_str(&format!("{} check passed\n", &endpoint[1..]));
+    writeln!(text, "{} check passed", &endpoint[1..]).expect("a text is written to memory");
     Ok(Response::text(200, text))
 }
 

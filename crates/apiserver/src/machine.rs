@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use coracle_api::{Object, ObjectKey, Registry, Request, Response, Revision, Status};
 use coracle_base::{Now, Rng};
-use coracle_store::{Applied, Refused, Transaction, View};
+use coracle_store::{Applied, Refused, Transaction, View, Write};
+use serde_json::Value;
 
 use crate::context::{Finish, Proposal, Shape, Step};
 use crate::route::{self, Routed, Run};
@@ -154,6 +156,8 @@ struct Pending {
     key: ObjectKey,
     finish: Finish,
     generated_name: bool,
+    /// What was to be stored, for the kind to say what is wrong with it.
+    body: Option<Bytes>,
     routed: Routed,
     /// What is still to be deleted, and the answer that follows.
     collection: Option<(VecDeque<ObjectKey>, Response)>,
@@ -242,7 +246,11 @@ impl RequestMachine {
         collection: Option<(VecDeque<ObjectKey>, Response)>,
     ) -> Next {
         let Proposal { transaction, key, finish, generated_name } = proposal;
-        self.stage = Stage::Proposed(Box::new(Pending { key, finish, generated_name, routed, collection }));
+        let body = match transaction.writes.first() {
+            Some(Write::Put { body, .. }) => Some(body.clone()),
+            _ => None,
+        };
+        self.stage = Stage::Proposed(Box::new(Pending { key, finish, generated_name, body, routed, collection }));
         Next::Propose(transaction)
     }
 
@@ -262,7 +270,7 @@ impl RequestMachine {
             Finish::Written { code, write, shape } => match applied.objects.get(write) {
                 Some(Some(object)) if shape == Shape::Object => presenter.object(code, object),
                 Some(Some(object)) => {
-                    let value = object.value(Some(&routed.resource.gvk));
+                    let value = object.value(Some(&routed.resource().gvk));
                     presenter.value(code, &crate::subresource::scale::scale_of(&value))
                 }
                 _ => Response::from(Status::internal("the write left no object")),
@@ -284,7 +292,9 @@ impl RequestMachine {
                 None => self.run(view, now, false),
             };
         }
-        let mut status = error::refused(&pending.routed.resource, &pending.key, refused);
+        let object: Option<Value> = pending.body.as_ref().and_then(|body| serde_json::from_slice(body).ok());
+        let causes = object.map(|object| pending.routed.strategy.refused(&object, &refused)).unwrap_or_default();
+        let mut status = error::refused(pending.routed.resource(), &pending.key, refused, causes);
         if pending.generated_name && status.is(coracle_api::Reason::AlreadyExists) {
             status.message.push_str(", the server was not able to generate a unique name for the object");
             if let Some(details) = &mut status.details {

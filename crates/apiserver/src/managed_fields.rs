@@ -40,7 +40,9 @@ pub(crate) fn track(
     if resource.is_view() {
         // The record is of the fields as the client names them.
         let mut shown = before.cloned();
-        shown.iter_mut().for_each(|before| resource.from_stored(before));
+        if let Some(before) = &mut shown {
+            resource.from_stored(before);
+        }
         resource.from_stored(value);
         track_update(schema, resource.type_id, shown.as_ref(), value, &update);
         resource.to_stored(value);

@@ -29,16 +29,22 @@ pub(crate) struct Run<'a> {
 /// Where a request on a resource went: what its answer needs when its transaction is settled.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
-    pub(crate) resource: Resource,
+    registry: Registry,
     pub(crate) strategy: &'static dyn Strategy,
     pub(crate) path: ResourcePath,
     pub(crate) encoding: Encoding,
 }
 
 impl Routed {
+    /// The resource.
+    pub(crate) fn resource(&self) -> &Resource {
+        let ResourcePath { group, version, resource, .. } = &self.path;
+        self.registry.by_path(group, version, resource).expect("the path led to it before")
+    }
+
     /// Who writes its answer.
     pub(crate) fn presenter(&self, now: Now) -> Presenter<'_> {
-        Presenter { resource: &self.resource, strategy: self.strategy, encoding: self.encoding, now }
+        Presenter { resource: self.resource(), strategy: self.strategy, encoding: self.encoding, now }
     }
 
     fn context<'a>(&'a self, run: &'a mut Run<'_>) -> Context<'a> {
@@ -50,7 +56,7 @@ impl Routed {
             now: run.now,
             rng: run.rng,
             warnings: run.warnings,
-            resource: &self.resource,
+            resource: self.resource(),
             strategy: self.strategy,
             path: &self.path,
             encoding: self.encoding,
@@ -114,7 +120,7 @@ fn resource(run: &mut Run<'_>, path: ResourcePath) -> Result<(Step, Option<Route
     let encoding =
         if subresource::is_stream(&path.subresource) { Encoding::JSON } else { negotiate(run.request, list)? };
     let strategy = kinds::strategy_of(&resource.group_resource);
-    let routed = Routed { resource: resource.clone(), strategy, path, encoding };
+    let routed = Routed { registry: run.registry.clone(), strategy, path, encoding };
     let mut context = routed.context(run);
     let step = if routed.path.subresource.is_empty() {
         on_object(&mut context, verb)?

@@ -26,7 +26,7 @@ const EVENTS_MAX: usize = 256;
 /// At most about this many bytes in one poll.
 const BYTES_MAX: usize = 1 << 20;
 /// Bookmarks come this often.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 /// The last bookmark comes this long before the end.
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 

@@ -102,7 +102,7 @@ pub(crate) fn negotiate(request: &Request, list: bool) -> Result<Encoding, Statu
     };
     let accept = request.accept.as_deref().unwrap_or_default().trim();
     if accept.is_empty() {
-        return Ok(Encoding { pretty, include, ..Encoding::JSON });
+        return Ok(Encoding { include, pretty, ..Encoding::JSON });
     }
     for clause in clauses(accept) {
         let media = match clause.media {

@@ -213,7 +213,7 @@ impl WriteOptions {
         if manager.chars().count() > FIELD_MANAGER_MAX {
             let message = format!("Too long: may not be more than {FIELD_MANAGER_MAX} bytes");
             causes.push(field_cause("FieldValueTooLong", "fieldManager", message));
-        } else if manager.chars().any(|c| c.is_control()) {
+        } else if manager.chars().any(char::is_control) {
             let message = format!("Invalid value: {manager:?}: should only contain printable characters");
             causes.push(field_cause("FieldValueInvalid", "fieldManager", message));
         }
@@ -327,10 +327,9 @@ impl DeleteOptions {
             causes.push(field_cause("FieldValueInvalid", "propagationPolicy", message.into()));
         }
         let propagation = match (policy, orphan) {
-            (Some("Background"), _) => Some(Propagation::Background),
+            (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
             (Some("Foreground"), _) => Some(Propagation::Foreground),
             (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
-            (None, Some(false)) => Some(Propagation::Background),
             (None, None) => None,
             (Some(other), _) => {
                 let supported = ["Foreground", "Background", "Orphan", "nil"];

@@ -58,16 +58,16 @@ pub(crate) fn parse(path: &str) -> Target {
     if let ["namespaces", namespace, resource, ..] = rest
         && !NAMESPACE_SUBRESOURCES.contains(resource)
     {
-        found.namespace = (*namespace).to_owned();
+        (*namespace).clone_into(&mut found.namespace);
         rest = &rest[2..];
     }
     let [resource, behind @ ..] = rest else { return Target::Path };
-    found.resource = (*resource).to_owned();
+    (*resource).clone_into(&mut found.resource);
     if let Some(name) = behind.first() {
-        found.name = (*name).to_owned();
+        (*name).clone_into(&mut found.name);
     }
     if let Some(subresource) = behind.get(1) {
-        found.subresource = (*subresource).to_owned();
+        (*subresource).clone_into(&mut found.subresource);
     }
     if behind.len() > 2 {
         found.rest = format!("/{}", behind[2..].join("/"));

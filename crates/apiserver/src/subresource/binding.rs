@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coracle_api::resources::{POD, PODS};
 use coracle_api::{GroupResource, Object, ObjectKey, Response, Status};
-use coracle_store::{Precondition, Transaction, Write};
+use coracle_store::{Precondition, Transaction};
 use serde_json::{Value, json};
 
 use crate::context::{Context, Finish, Proposal, Step};
@@ -12,7 +12,7 @@ use crate::decode;
 use crate::error::{invalid_cause, required_cause};
 use crate::kinds::strategy_of;
 use crate::request::options::WriteOptions;
-use crate::verb::create::check_namespace;
+use crate::verb::create::{check_namespace, put};
 
 /// How conflicts of a binding name it.
 const BINDINGS: GroupResource = GroupResource::builtin("", "pods/binding");
@@ -36,11 +36,8 @@ pub(crate) fn bind(context: &mut Context<'_>) -> Result<Step, Status> {
         return Ok(Step::Respond(answer));
     }
     let key = old.key().clone();
-    let attributes = strategy_of(&PODS).attributes(&pod);
-    let bound = Object::new(key.clone(), old.revision(), pod, attributes);
-    let write = Write::Put { key: key.clone(), body: bound.body().clone(), attributes: bound.attributes().clone() };
-    let mut transaction = Transaction { writes: vec![write], ..Transaction::default() };
-    transaction.preconditions.push(Precondition::At(key.clone(), old.revision()));
+    let preconditions = vec![Precondition::At(key.clone(), old.revision())];
+    let transaction = Transaction { preconditions, ..put(strategy_of(&PODS), &key, pod) };
     let finish = Finish::Answer(answer);
     Ok(Step::Propose(Box::new(Proposal { transaction, key, finish, generated_name: false })))
 }

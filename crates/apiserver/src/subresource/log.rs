@@ -1,5 +1,7 @@
 //! `pods/log`: which container's log, and which part of it.
 
+use std::fmt::Write as _;
+
 use coracle_api::{Request, Response, Status, Uid};
 use coracle_base::Timestamp;
 use serde_json::Value;
@@ -103,7 +105,8 @@ fn container(pod: &Value, asked: &str) -> Result<String, Status> {
         let mut message =
             format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
         if !init.is_empty() {
-            message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            let init = init.join(" ");
+            write!(message, " or one of the init containers: [{init}]").expect("a text is written to memory");
         }
         return Err(Status::bad_request(message));
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::context::{Context, Finish, Proposal, Shape, Step};
 use crate::request::options::WriteOptions;
+use crate::strategy::Strategy;
 use crate::validation::meta;
 use crate::{decode, error, managed_fields};
 
@@ -63,18 +64,18 @@ pub(crate) fn propose(
     if options.dry_run {
         return Ok(Step::Respond(context.presenter().unstored(201, &value)));
     }
-    let mut transaction = put(context, &key, &value);
-    transaction.preconditions.push(Precondition::Absent(key.clone()));
-    transaction.settlements.extend(namespace_key.map(Settlement::NotTerminating));
-    transaction.settlements.extend(strategy.settlements(&mut context.for_strategy(), &value, None, 0));
+    let mut settlements: Vec<Settlement> = namespace_key.map(Settlement::NotTerminating).into_iter().collect();
+    settlements.extend(strategy.settlements(&mut context.for_strategy(), &value, None, 0));
+    let preconditions = vec![Precondition::Absent(key.clone())];
+    let transaction = Transaction { preconditions, settlements, ..put(strategy, &key, value) };
     let finish = Finish::Written { code: 201, write: 0, shape: Shape::Object };
     Ok(Step::Propose(Box::new(Proposal { transaction, key, finish, generated_name })))
 }
 
 /// The transaction that puts a value, and nothing yet that it depends on.
-pub(crate) fn put(context: &Context<'_>, key: &ObjectKey, value: &Value) -> Transaction {
-    let attributes = context.strategy.attributes(value);
-    let object = Object::new(key.clone(), Revision::default(), value.clone(), attributes);
+pub(crate) fn put(strategy: &dyn Strategy, key: &ObjectKey, value: Value) -> Transaction {
+    let attributes = strategy.attributes(&value);
+    let object = Object::new(key.clone(), Revision::default(), value, attributes);
     let write = Write::Put { key: key.clone(), body: object.body().clone(), attributes: object.attributes().clone() };
     Transaction { writes: vec![write], ..Transaction::default() }
 }

@@ -72,7 +72,7 @@ pub(crate) fn plan(context: &mut Context<'_>, object: &Arc<Object>, options: &De
     let key = object.key().clone();
     let (write, finish) = if kept {
         let code = if options.orphan_false { 202 } else { 200 };
-        (put(context, &key, &value).writes, Finish::Written { code, write: 0, shape: Shape::Object })
+        (put(strategy, &key, value).writes, Finish::Written { code, write: 0, shape: Shape::Object })
     } else if kind_rules::returns_deleted(context.resource) {
         (vec![Write::Delete { key: key.clone() }], Finish::Removed(Box::new(value)))
     } else {

@@ -94,8 +94,8 @@ pub(crate) fn propose(
         let finish = Finish::Removed(Box::new(value));
         return Ok(Step::Propose(Box::new(Proposal { transaction, key, finish, generated_name: false })));
     }
-    let mut transaction = put(context, &key, &value);
-    transaction.settlements = strategy.settlements(&mut context.for_strategy(), &value, Some(&before), 0);
+    let settlements = strategy.settlements(&mut context.for_strategy(), &value, Some(&before), 0);
+    let mut transaction = Transaction { settlements, ..put(strategy, &key, value) };
     if transaction.settlements.is_empty() && unchanged(&transaction, old) {
         return Ok(Step::Respond(shown_object(context, old, shape)));
     }

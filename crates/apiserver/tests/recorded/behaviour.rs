@@ -340,3 +340,50 @@ fn an_event_is_the_same_object_in_both_groups() {
     assert_eq!((&shown["apiVersion"], &shown["note"]), (&json!("events.k8s.io/v1"), &json!("Started container c")));
     assert_eq!(shown["regarding"]["name"], "p");
 }
+
+#[test]
+fn a_protobuf_body_is_read() {
+    let mut server = Server::new();
+    // Unknown { typeMeta { "v1", "Namespace" }, raw: Namespace { metadata { name: "proto" } } }
+    let meta = [&[0x0a, 2][..], b"v1", &[0x12, 9], b"Namespace"].concat();
+    let raw = [&[0x0a, 7, 0x0a, 5][..], b"proto"].concat();
+    let message = [b"k8s\0", &[0x0a, meta.len() as u8][..], &meta, &[0x12, raw.len() as u8], &raw].concat();
+    let mut create = request(Method::Post, "/api/v1/namespaces").content_type("application/vnd.kubernetes.protobuf");
+    create.accept = Some("application/vnd.kubernetes.protobuf,application/json".into());
+    create.body = Body::Bytes(message.into());
+    let response = server.response(create);
+    assert_eq!((response.status, &response.value()["metadata"]["name"]), (201, &json!("proto")));
+}
+
+#[test]
+fn a_service_address_is_given_once() {
+    let mut server = Server::new();
+    let path = "/api/v1/namespaces/default/services";
+    let service =
+        |name: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": "10.43.0.77", "ports": [{"port": 80}]}});
+    server.ok(Method::Post, path, service("a"));
+    let (code, message) = server.fails(Method::Post, path, service("b"));
+    let expected = "Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"10.43.0.77\"]: \
+        failed to allocate IP 10.43.0.77: provided IP is already allocated";
+    assert_eq!((code, message.as_str()), (422, expected));
+}
+
+#[test]
+fn an_unscheduled_pod_has_no_log_and_no_shell() {
+    let mut server = Server::new();
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    server.ok(Method::Post, PODS_PATH, pod);
+    let (code, message) = server.fails(Method::Get, &format!("{PODS_PATH}/p/portforward?ports=80"), Value::Null);
+    assert_eq!((code, message.as_str()), (400, "pod p does not have a host assigned"));
+    assert_eq!(server.send(Method::Get, &format!("{PODS_PATH}/p/log"), Value::Null).status, 204);
+}
+
+#[test]
+fn a_controller_writes_as_itself() {
+    let mut server = Server::new();
+    let mut create = request(Method::Post, MAPS).json(config_map("a", "1"));
+    create.user = coracle_api::UserInfo::controller("root-ca");
+    create.user_agent = None;
+    let created = server.response(create).value();
+    assert_eq!(created["metadata"]["managedFields"][0]["manager"], "root-ca");
+}

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// How a request ended.
 #[derive(Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// With an answer.
     Response(Response),
     /// With a stream of events.
@@ -22,20 +22,20 @@ pub enum Reply {
 
 /// A server without a driver.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     store: Store,
     options: Arc<ServerOptions>,
     rng: Rng,
-    pub now: Now,
+    pub(crate) now: Now,
     /// Runs between a proposal and its application, once: what another client does in between.
     meanwhile: Option<Transaction>,
     /// How many transactions were applied.
-    pub applied: usize,
+    pub(crate) applied: usize,
 }
 
 impl Server {
     /// A server with the namespaces that every cluster has.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let wall = Timestamp::parse("2026-11-22T10:31:08Z").unwrap();
         let mut server = Self {
             store: Store::new(StoreOptions::default()),
@@ -55,22 +55,22 @@ impl Server {
     }
 
     /// The current state.
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         self.store.view()
     }
 
     /// Lets time pass.
-    pub fn advance(&mut self, duration: Duration) {
+    pub(crate) fn advance(&mut self, duration: Duration) {
         self.now = self.now.after(duration);
     }
 
     /// What another client does between the next proposal and its application.
-    pub fn meanwhile(&mut self, transaction: Transaction) {
+    pub(crate) fn meanwhile(&mut self, transaction: Transaction) {
         self.meanwhile = Some(transaction);
     }
 
     /// Runs a request to its end.
-    pub fn run(&mut self, request: Request) -> Reply {
+    pub(crate) fn run(&mut self, request: Request) -> Reply {
         let mut machine = RequestMachine::new(self.options.clone(), request, self.rng.fork());
         let mut resume = Resume::Start;
         loop {
@@ -98,7 +98,7 @@ impl Server {
 
     /// Runs a request that is answered.
     #[track_caller]
-    pub fn response(&mut self, request: Request) -> Response {
+    pub(crate) fn response(&mut self, request: Request) -> Response {
         match self.run(request) {
             Reply::Response(response) => response,
             other => panic!("not an answer: {other:?}"),
@@ -107,7 +107,7 @@ impl Server {
 
     /// Runs a request of the administrator with a value as its body, and gives the answer.
     #[track_caller]
-    pub fn send(&mut self, method: Method, path: &str, body: Value) -> Response {
+    pub(crate) fn send(&mut self, method: Method, path: &str, body: Value) -> Response {
         let mut request = request(method, path);
         if !body.is_null() {
             request = request.json(body);
@@ -117,7 +117,7 @@ impl Server {
 
     /// The same for a request that succeeds; gives the answer's body.
     #[track_caller]
-    pub fn ok(&mut self, method: Method, path: &str, body: Value) -> Value {
+    pub(crate) fn ok(&mut self, method: Method, path: &str, body: Value) -> Value {
         let response = self.send(method, path, body);
         assert!(response.is_success(), "{path}: {}", String::from_utf8_lossy(&response.bytes()));
         response.value()
@@ -125,7 +125,7 @@ impl Server {
 
     /// The same for a request that fails; gives the code and the message.
     #[track_caller]
-    pub fn fails(&mut self, method: Method, path: &str, body: Value) -> (u16, String) {
+    pub(crate) fn fails(&mut self, method: Method, path: &str, body: Value) -> (u16, String) {
         let response = self.send(method, path, body);
         let status = response.failure().unwrap_or_else(|| panic!("{path} succeeded"));
         (response.status, status.message)
@@ -133,19 +133,19 @@ impl Server {
 
     /// GET.
     #[track_caller]
-    pub fn get(&mut self, path: &str) -> Value {
+    pub(crate) fn get(&mut self, path: &str) -> Value {
         self.ok(Method::Get, path, Value::Null)
     }
 
     /// A merge patch.
     #[track_caller]
-    pub fn merge(&mut self, path: &str, patch: Value) -> Response {
+    pub(crate) fn merge(&mut self, path: &str, patch: Value) -> Response {
         self.response(request(Method::Patch, path).content_type("application/merge-patch+json").json(patch))
     }
 
     /// A watch.
     #[track_caller]
-    pub fn watch(&mut self, path: &str) -> Box<Watcher> {
+    pub(crate) fn watch(&mut self, path: &str) -> Box<Watcher> {
         match self.run(request(Method::Get, path)) {
             Reply::Watch(watcher) => watcher,
             other => panic!("not a watch: {other:?}"),
@@ -153,7 +153,7 @@ impl Server {
     }
 
     /// What a watch has to tell, as values, and whether it has closed.
-    pub fn poll(&mut self, watcher: &mut Watcher) -> (Vec<Value>, bool) {
+    pub(crate) fn poll(&mut self, watcher: &mut Watcher) -> (Vec<Value>, bool) {
         let mut events = Vec::new();
         loop {
             let poll = watcher.poll(&self.store.view(), self.now);
@@ -166,7 +166,7 @@ impl Server {
 }
 
 /// A request of the administrator; the path may have a query.
-pub fn request(method: Method, path: &str) -> Request {
+pub(crate) fn request(method: Method, path: &str) -> Request {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let mut admin = UserInfo::admin("admin");
     admin.uid = "admin".into();
@@ -180,7 +180,7 @@ pub fn request(method: Method, path: &str) -> Request {
 }
 
 /// A body of bytes.
-pub fn bytes(text: &str) -> Body {
+pub(crate) fn bytes(text: &str) -> Body {
     Body::Bytes(text.as_bytes().to_vec().into())
 }
 

@@ -4,14 +4,14 @@ use coracle_base::Timestamp;
 use serde_json::Value;
 
 /// Masks a value in place.
-pub fn mask(value: &mut Value) {
+pub(crate) fn mask(value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (key, value) in map.iter_mut() {
                 match key.as_str() {
                     "uid" if value.as_str().is_some_and(is_uuid) => *value = "UID".into(),
                     "resourceVersion" if value.as_str().is_some_and(|text| text.parse::<u64>().is_ok()) => {
-                        *value = "RV".into()
+                        *value = "RV".into();
                     }
                     "continue" => *value = "CONTINUE".into(),
                     "remainingItemCount" => *value = "COUNT".into(),
@@ -40,7 +40,7 @@ fn mask_cells(cells: &mut Value) {
 }
 
 /// Masks a text.
-pub fn masked(text: &str) -> String {
+pub(crate) fn masked(text: &str) -> String {
     if Timestamp::parse(text).is_ok() {
         return "TIME".into();
     }
