@@ -57,7 +57,7 @@ pub struct Row {
 
 /// What a kind adds. Values are whole objects with `kind` and `apiVersion`, in the storage version.
 pub trait Strategy: fmt::Debug + Send + Sync {
-    /// Fills in what the user left out (`../kubernetes-api` defaults), on every write; it must be idempotent.
+    /// Fills in what the user left out, on every write; it must be idempotent.
     fn default(&self, object: &mut Value) {
         let _ = object;
     }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod defaults;
+mod match_labels;
 mod qos;
 mod table;
 mod update;
@@ -45,6 +46,7 @@ impl Strategy for PodStrategy {
 
     fn prepare_create(&self, context: &mut StrategyContext<'_>, object: &mut Value) -> Result<(), Status> {
         admission::admit(context, object)?;
+        match_labels::resolve(object);
         self.default(object);
         set(object, "status", json!({"phase": "Pending", "qosClass": qos::class_of(&object["spec"])}));
         if !items(&object["spec"], "schedulingGates").is_empty() {
