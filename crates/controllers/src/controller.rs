@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use coracle_api::events::EventRecord;
+use coracle_api::events::{EventRecord, EventWrite};
+use coracle_api::resources::EVENTS;
 use coracle_api::{GroupResource, Object, ObjectKey, Revision, Status, Uid};
 use coracle_base::Now;
 use coracle_store::View;
@@ -148,6 +149,22 @@ impl Action {
             Self::Delete { .. } => Verb::Delete,
             Self::Bind { .. } => Verb::Bind,
             Self::Event(_) => Verb::Event,
+        }
+    }
+}
+
+/// An Event's write as a request: what [`Action::Event`] becomes when the recorder lets it through.
+impl From<EventWrite> for Action {
+    fn from(write: EventWrite) -> Self {
+        match write {
+            EventWrite::Create { namespace, object } => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                Self::Create { key: ObjectKey::new(EVENTS, &namespace, name), object }
+            }
+            EventWrite::Count { namespace, name, patch } => {
+                let key = ObjectKey::new(EVENTS, &namespace, &name);
+                Self::Patch { key, subresource: None, patch: Patch::Merge(patch) }
+            }
         }
     }
 }
