@@ -98,12 +98,9 @@ pub(crate) fn not_here(what: &str) -> Status {
     Status::failure(501, None, format!("{what} is not supported by this server yet"))
 }
 
-/// What the store refused, once running the request again has not helped or cannot help. `causes` are what the kind makes of it.
-pub(crate) fn refused(resource: &Resource, key: &ObjectKey, refused: Refused, causes: Vec<Cause>) -> Status {
+/// What the store refused, once running the request again has not helped or cannot help.
+pub(crate) fn refused(resource: &Resource, key: &ObjectKey, refused: Refused) -> Status {
     let group_resource = &resource.group_resource;
-    if !causes.is_empty() {
-        return invalid(resource, &key.name, causes);
-    }
     match refused {
         Refused::Exists(_) => Status::already_exists(group_resource, &key.name),
         Refused::Gone(gone) => Status::not_found(&gone.resource, &gone.name),

@@ -11,7 +11,7 @@ use crate::request::negotiate::{Encoding, pretty};
 use crate::request::options::flag;
 
 /// The checks that a server which answers has passed: it answers out of its state, and has read that.
-const CHECKS: [&str; 3] = ["ping", "log", "state"];
+const CHECKS: [&str; 2] = ["ping", "state"];
 
 /// Answers one of these paths; `None` for any other.
 pub(crate) fn answer(

@@ -6,11 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coracle_api::{Object, ObjectKey, Registry, Request, Response, Revision, Status};
 use coracle_base::{Now, Rng};
-use coracle_store::{Applied, Refused, Transaction, View, Write};
-use serde_json::Value;
+use coracle_store::{Applied, Refused, Transaction, View};
 
 use crate::context::{Finish, Proposal, Shape, Step};
 use crate::route::{self, Routed, Run};
@@ -156,8 +154,6 @@ struct Pending {
     key: ObjectKey,
     finish: Finish,
     generated_name: bool,
-    /// What was to be stored, for the kind to say what is wrong with it.
-    body: Option<Bytes>,
     routed: Routed,
     /// What is still to be deleted, and the answer that follows.
     collection: Option<(VecDeque<ObjectKey>, Response)>,
@@ -246,11 +242,7 @@ impl RequestMachine {
         collection: Option<(VecDeque<ObjectKey>, Response)>,
     ) -> Next {
         let Proposal { transaction, key, finish, generated_name } = proposal;
-        let body = match transaction.writes.first() {
-            Some(Write::Put { body, .. }) => Some(body.clone()),
-            _ => None,
-        };
-        self.stage = Stage::Proposed(Box::new(Pending { key, finish, generated_name, body, routed, collection }));
+        self.stage = Stage::Proposed(Box::new(Pending { key, finish, generated_name, routed, collection }));
         Next::Propose(transaction)
     }
 
@@ -281,7 +273,9 @@ impl RequestMachine {
 
     fn refused(&mut self, view: &View, now: Now, pending: Pending, refused: Refused) -> Next {
         let retries_max = if pending.generated_name { NAME_RETRIES_MAX } else { RETRIES_MAX };
-        let moved_on = matches!(refused, Refused::Exists(_) | Refused::Gone(_) | Refused::Modified(_));
+        // What somebody else took in between is seen in the new view, and refused there with what is wrong.
+        let moved_on =
+            matches!(refused, Refused::Exists(_) | Refused::Gone(_) | Refused::Modified(_) | Refused::Taken { .. });
         if moved_on && self.retries < retries_max {
             self.retries += 1;
             return match pending.collection {
@@ -292,9 +286,7 @@ impl RequestMachine {
                 None => self.run(view, now, false),
             };
         }
-        let object: Option<Value> = pending.body.as_ref().and_then(|body| serde_json::from_slice(body).ok());
-        let causes = object.map(|object| pending.routed.strategy.refused(&object, &refused)).unwrap_or_default();
-        let mut status = error::refused(pending.routed.resource(), &pending.key, refused, causes);
+        let mut status = error::refused(pending.routed.resource(), &pending.key, refused);
         if pending.generated_name && status.is(coracle_api::Reason::AlreadyExists) {
             status.message.push_str(", the server was not able to generate a unique name for the object");
             if let Some(details) = &mut status.details {

@@ -1,6 +1,6 @@
 //! The query as `ListOptions`, `CreateOptions`, `UpdateOptions`, `PatchOptions` and `DeleteOptions`, with Kubernetes' checks.
 
-use coracle_api::{Body, Cause, FieldSelector, LabelSelector, Request, Revision, Status};
+use coracle_api::{Body, Cause, FieldSelector, LabelSelector, Request, Resource, Revision, Status};
 use serde_json::Value;
 
 use crate::error::{field_cause, forbidden_cause, not_supported_cause, required_cause};
@@ -48,8 +48,13 @@ pub(crate) struct ListOptions {
 
 impl ListOptions {
     /// Reads and checks the options of a LIST (or a deletecollection), or of a watch.
-    pub(crate) fn parse(request: &Request, strategy: &dyn Strategy, watch: bool) -> Result<Self, Status> {
-        let mut options = Self::selectors(request, strategy)?;
+    pub(crate) fn parse(
+        request: &Request,
+        resource: &Resource,
+        strategy: &dyn Strategy,
+        watch: bool,
+    ) -> Result<Self, Status> {
+        let mut options = Self::selectors(request, resource, strategy)?;
         options.limit = number(request, "limit")?.unwrap_or(0) as usize;
         options.timeout_seconds = number(request, "timeoutSeconds")?;
         request.param("continue").unwrap_or_default().clone_into(&mut options.continue_token);
@@ -59,12 +64,15 @@ impl ListOptions {
         Ok(options)
     }
 
-    fn selectors(request: &Request, strategy: &dyn Strategy) -> Result<Self, Status> {
+    fn selectors(request: &Request, resource: &Resource, strategy: &dyn Strategy) -> Result<Self, Status> {
         let labels = LabelSelector::parse(request.param("labelSelector").unwrap_or_default())
             .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
-        let fields = FieldSelector::parse(request.param("fieldSelector").unwrap_or_default())
+        let mut fields = FieldSelector::parse(request.param("fieldSelector").unwrap_or_default())
             .map_err(|error| Status::bad_request(error.to_string()))?;
-        for requirement in &fields.requirements {
+        for requirement in &mut fields.requirements {
+            if resource.is_view() {
+                requirement.field = stored_field(&requirement.field);
+            }
             check_field(&requirement.field, strategy)?;
         }
         Ok(Self {
@@ -155,6 +163,15 @@ pub(crate) fn parse_revision(text: &str) -> Result<Option<Revision>, Status> {
         );
         Status::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
     })
+}
+
+/// The stored name of a field that `events.k8s.io` names otherwise.
+fn stored_field(field: &str) -> String {
+    match field.strip_prefix("regarding.") {
+        Some(rest) => format!("involvedObject.{rest}"),
+        None if field == "reportingController" => "reportingComponent".into(),
+        None => field.to_owned(),
+    }
 }
 
 fn check_field(field: &str, strategy: &dyn Strategy) -> Result<(), Status> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::{Cause, LabelSelector, Object, Status};
+use coracle_api::{Cause, Gvk, LabelSelector, Object, Status};
 use serde_json::{Value, json};
 
 use crate::context::{Context, Shape, Step};
@@ -60,8 +60,9 @@ pub(super) fn patch(context: &mut Context<'_>) -> Result<Step, Status> {
     let options = WriteOptions::parse(context.request, "PatchOptions", kind == patch::Kind::Apply)?;
     let old = existing(context)?;
     let before = scale_of(&value_of(context, old));
-    let schema_type = context.registry.schema().find("io.k8s.api.autoscaling.v1.Scale");
-    let scale = patch::patched(context, kind, &before, schema_type)?;
+    let scale_type = decode::type_of(context.registry, &Gvk::builtin("autoscaling", "v1", "Scale"))?;
+    let patched = patch::patched(context, kind, &before, scale_type)?;
+    let scale = patch::decoded(context, kind, &patched, scale_type, options.validation)?;
     store(context, old, &scale, &options)
 }
 

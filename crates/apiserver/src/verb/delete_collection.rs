@@ -12,7 +12,7 @@ use crate::verb::list::{self, Unread};
 pub(crate) fn delete_collection(context: &mut Context<'_>) -> Result<Step, Status> {
     let body = decode::delete_options(context)?;
     let deletion = DeleteOptions::parse(context.request, body.as_ref())?;
-    let options = ListOptions::parse(context.request, context.strategy, false)?;
+    let options = ListOptions::parse(context.request, context.resource, context.strategy, false)?;
     let page = match list::read(context, &options) {
         Ok(page) => page,
         Err(Unread::Refused(status)) => return Err(status),

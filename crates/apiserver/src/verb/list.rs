@@ -16,7 +16,7 @@ use crate::verb::get::at_least;
 
 /// Answers with a page of the collection.
 pub(crate) fn list(context: &mut Context<'_>) -> Result<Step, Status> {
-    let options = ListOptions::parse(context.request, context.strategy, false)?;
+    let options = ListOptions::parse(context.request, context.resource, context.strategy, false)?;
     if let Some(revision) = options.revision
         && let Some(step) = at_least(context, revision)?
     {

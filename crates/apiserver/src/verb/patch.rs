@@ -1,6 +1,6 @@
 //! PATCH: JSON patch, merge patch and strategic merge patch; server-side apply has a module of its own.
 
-use coracle_api::decode::{DecodeError, Strictness, decode_value};
+use coracle_api::decode::{DecodeError, decode_value};
 use coracle_api::patch as patches;
 use coracle_api::schema::TypeId;
 use coracle_api::{Body, Reason, Request, Status, StatusDetails};
@@ -54,7 +54,7 @@ pub(crate) fn patch(context: &mut Context<'_>) -> Result<Step, Status> {
     let mut before = value_of(context, old);
     context.resource.from_stored(&mut before);
     let type_id = context.resource.type_id;
-    let patched = patched(context, kind, &before, Some(type_id))?;
+    let patched = patched(context, kind, &before, type_id)?;
     let mut value = decoded(context, kind, &patched, type_id, options.validation)?;
     context.resource.to_stored(&mut value);
     check_names(context, &value)?;
@@ -62,19 +62,14 @@ pub(crate) fn patch(context: &mut Context<'_>) -> Result<Step, Status> {
 }
 
 /// What the request's patch makes of a value; `type_id` is what a strategic merge patch goes by.
-pub(crate) fn patched(
-    context: &Context<'_>,
-    kind: Kind,
-    before: &Value,
-    type_id: Option<TypeId>,
-) -> Result<Value, Status> {
+pub(crate) fn patched(context: &Context<'_>, kind: Kind, before: &Value, type_id: TypeId) -> Result<Value, Status> {
     let patch = body(context.request)?;
     let schema = context.registry.schema();
-    let after = match (kind, type_id) {
-        (Kind::Json, _) => patches::json_patch(before, &patch)?,
-        (Kind::Strategic, Some(type_id)) => patches::strategic_merge(schema, type_id, before, &patch)?,
-        (Kind::Merge | Kind::Strategic, _) => patches::merge_patch(before, &patch)?,
-        (Kind::Apply, _) => return Err(crate::error::not_here("server-side apply of this subresource")),
+    let after = match kind {
+        Kind::Json => patches::json_patch(before, &patch)?,
+        Kind::Strategic => patches::strategic_merge(schema, type_id, before, &patch)?,
+        Kind::Merge => patches::merge_patch(before, &patch)?,
+        Kind::Apply => return Err(crate::error::not_here("server-side apply of this subresource")),
     };
     Ok(after)
 }
@@ -88,7 +83,7 @@ fn body(request: &Request) -> Result<Value, Status> {
 }
 
 /// Reads the patched value as its type: what the patch brought in is checked here.
-fn decoded(
+pub(crate) fn decoded(
     context: &mut Context<'_>,
     kind: Kind,
     patched: &Value,
@@ -103,12 +98,7 @@ fn decoded(
         let message = format!("Invalid value: {}: {why}", Value::from(shown));
         Err(Status::invalid("", "", "", vec![field_cause("FieldValueInvalid", "patch", message)]))
     };
-    let strictness = match validation {
-        FieldValidation::Ignore => Strictness::Ignore,
-        FieldValidation::Warn => Strictness::Warn,
-        FieldValidation::Strict => Strictness::Strict,
-    };
-    match decode_value(context.registry.schema(), type_id, patched, strictness) {
+    match decode_value(context.registry.schema(), type_id, patched, validation.into()) {
         Ok(decoded) => {
             context.warnings.extend(decoded.warnings);
             Ok(decode::with_kind(context.resource, decoded.value))

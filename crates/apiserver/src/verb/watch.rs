@@ -17,7 +17,7 @@ const TIMEOUT_MAX_SECONDS: u64 = 86_400;
 
 /// Starts the stream.
 pub(crate) fn watch(context: &mut Context<'_>) -> Result<Step, Status> {
-    let options = ListOptions::parse(context.request, context.strategy, true)?;
+    let options = ListOptions::parse(context.request, context.resource, context.strategy, true)?;
     if context.encoding.media == Media::Yaml {
         return Err(not_acceptable());
     }

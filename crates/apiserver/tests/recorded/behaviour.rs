@@ -339,6 +339,9 @@ fn an_event_is_the_same_object_in_both_groups() {
     let shown = server.get("/apis/events.k8s.io/v1/namespaces/default/events/e");
     assert_eq!((&shown["apiVersion"], &shown["note"]), (&json!("events.k8s.io/v1"), &json!("Started container c")));
     assert_eq!(shown["regarding"]["name"], "p");
+    let selected = |name: &str| format!("/apis/events.k8s.io/v1/events?fieldSelector=regarding.name%3D{name}");
+    assert_eq!(names(&server.get(&selected("p"))), ["e"]);
+    assert!(names(&server.get(&selected("q"))).is_empty());
 }
 
 #[test]
@@ -386,4 +389,41 @@ fn a_controller_writes_as_itself() {
     create.user_agent = None;
     let created = server.response(create).value();
     assert_eq!(created["metadata"]["managedFields"][0]["manager"], "root-ca");
+}
+
+#[test]
+fn a_scale_of_something_that_is_no_number_changes_nothing() {
+    let mut server = Server::new();
+    let labels = json!({"app": "d"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"replicas": 3, "selector": {"matchLabels": labels}, "template": template});
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    server.ok(Method::Post, path, json!({"metadata": {"name": "d"}, "spec": spec}));
+    let scale = format!("{path}/d/scale");
+    assert_eq!(server.merge(&scale, json!({"spec": {"replicas": "many"}})).status, 422);
+    assert_eq!(server.merge(&scale, json!({"spec": {"replicas": -1}})).status, 422);
+    assert_eq!(server.get(&scale)["spec"]["replicas"], 3);
+    assert_eq!(server.merge(&scale, json!({"spec": {"replicas": 5}})).value()["spec"]["replicas"], 5);
+    assert_eq!(server.get(&format!("{path}/d"))["metadata"]["generation"], 2);
+}
+
+#[test]
+fn an_impersonated_user_has_only_his_own_rights() {
+    let mut server = Server::new();
+    let mut get = request(Method::Get, MAPS);
+    get.headers.push(("impersonate-user".into(), "bob".into()));
+    assert_eq!(server.response(get.clone()).status, 403);
+    get.headers.push(("impersonate-group".into(), "system:masters".into()));
+    assert_eq!(server.response(get.clone()).status, 200);
+    get.user = coracle_api::UserInfo::anonymous();
+    assert_eq!(server.response(get).status, 403);
+}
+
+#[test]
+fn a_revision_that_is_not_there_yet_is_waited_for_and_then_refused() {
+    let mut server = Server::new();
+    let later = server.view().revision().0 + 1;
+    let (code, message) = server.fails(Method::Get, &format!("{MAPS}?resourceVersion={later}"), Value::Null);
+    assert_eq!(code, 504);
+    assert!(message.starts_with(&format!("Timeout: Too large resource version: {later}")), "{message}");
 }
