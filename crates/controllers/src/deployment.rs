@@ -12,7 +12,8 @@ use coracle_store::View;
 use serde_json::{Value, json};
 
 use crate::object::{
-    controller_key, controller_reference, list, number, patch, read, selecting, selector_of, text, value_of,
+    controller_key, controller_reference, list, number, owner_references, patch, read, selecting, selector_of, text,
+    value_of,
 };
 use crate::{Action, Context, Controller, EventRecord, EventType, Outcome, Watch};
 
@@ -95,18 +96,15 @@ fn claim(view: &View, object: &Object, value: &Value) -> (Vec<ReplicaSet>, Vec<A
     for set in view.list(&REPLICA_SETS, Some(&object.key().namespace)) {
         let metadata = set.metadata();
         let matches = selector.matches(&metadata.labels);
-        let others = || metadata.owner_references.iter().filter(|reference| Some(&reference.uid) != own.as_ref());
-        let mut references: Vec<Value> = others().filter_map(|r| serde_json::to_value(r).ok()).collect();
+        let without_own = || owner_references(set, |reference| Some(&reference.uid) != own.as_ref(), None);
         match metadata.controller() {
             Some(reference) if Some(&reference.uid) != own.as_ref() => {}
             Some(_) if matches => sets.extend(ReplicaSet::of(view, set)),
-            Some(_) => {
-                let references = if references.is_empty() { Value::Null } else { references.into() };
-                claims.push(patch(set, None, json!({"metadata": {"ownerReferences": references}})));
-            }
+            Some(_) => claims.push(patch(set, None, json!({"metadata": {"ownerReferences": without_own()}}))),
             None if !matches || going || metadata.deletion_timestamp.is_some() => {}
             None => {
-                references.push(controller_reference(object, &DEPLOYMENT));
+                let own = controller_reference(object, &DEPLOYMENT);
+                let references = owner_references(set, |_| true, Some(own));
                 claims.push(patch(set, None, json!({"metadata": {"ownerReferences": references}})));
             }
         }

@@ -9,7 +9,7 @@ use coracle_api::{Object, ObjectKey, OwnerReference};
 use coracle_store::View;
 use serde_json::{Value, json};
 
-use crate::object::patch;
+use crate::object::{owner_references, patch};
 use crate::{Action, Context, Controller, EventRecord, EventType, Outcome, Watch};
 
 /// An object with this finalizer goes after its dependents.
@@ -175,23 +175,8 @@ fn delete_dependents(view: &View, owner: &Arc<Object>) -> Vec<Action> {
 }
 
 fn without_references(object: &Object, drop: impl Fn(&OwnerReference) -> bool) -> Action {
-    let kept: Vec<Value> = object
-        .metadata()
-        .owner_references
-        .iter()
-        .filter(|reference| !drop(reference))
-        .filter_map(|reference| serde_json::to_value(reference).ok())
-        .map(without_nulls)
-        .collect();
-    let kept = if kept.is_empty() { Value::Null } else { kept.into() };
+    let kept = owner_references(object, |reference| !drop(reference), None);
     patch(object, None, json!({"metadata": {"ownerReferences": kept}}))
-}
-
-fn without_nulls(mut value: Value) -> Value {
-    if let Some(map) = value.as_object_mut() {
-        map.retain(|_, field| !field.is_null());
-    }
-    value
 }
 
 fn without_finalizer(object: &Object, finalizer: &str) -> Action {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_api::{GroupResource, Gvk, LabelSelector, Object, ObjectKey, Uid};
+use coracle_api::{GroupResource, Gvk, LabelSelector, Object, ObjectKey, OwnerReference, Uid};
 use coracle_base::Timestamp;
 use coracle_store::View;
 use serde_json::{Map, Value, json};
@@ -31,6 +31,19 @@ pub(crate) fn controller_reference(owner: &Object, gvk: &Gvk) -> Value {
         "controller": true,
         "blockOwnerDeletion": true,
     })
+}
+
+/// The owner references that `keep` accepts, as values; null where there are none left, which a merge patch takes for absent.
+pub(crate) fn owner_references(object: &Object, keep: impl Fn(&OwnerReference) -> bool, more: Option<Value>) -> Value {
+    let kept = object.metadata().owner_references.iter().filter(|reference| keep(reference));
+    let values = kept.filter_map(|reference| serde_json::to_value(reference).ok()).map(|mut value| {
+        if let Some(map) = value.as_object_mut() {
+            map.retain(|_, field| !field.is_null());
+        }
+        value
+    });
+    let values: Vec<Value> = values.chain(more).collect();
+    if values.is_empty() { Value::Null } else { values.into() }
 }
 
 /// The key of the managing controller, where it is of this kind.

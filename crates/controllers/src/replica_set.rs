@@ -12,7 +12,9 @@ use coracle_base::Rng;
 use coracle_store::View;
 use serde_json::{Value, json};
 
-use crate::object::{controller_key, controller_reference, delete, number, patch, read, selecting, selector_of};
+use crate::object::{
+    controller_key, controller_reference, delete, number, owner_references, patch, read, selecting, selector_of,
+};
 use crate::pod::PodEntry;
 use crate::{Action, Context, Controller, EventRecord, EventType, Failure, Outcome, Verb, Watch};
 
@@ -161,16 +163,14 @@ impl Set<'_> {
     }
 
     fn adopt(&self, pod: &Object) -> Action {
-        let mut references = owner_references(pod);
-        references.push(controller_reference(self.object, &REPLICA_SET));
+        let own = controller_reference(self.object, &REPLICA_SET);
+        let references = owner_references(pod, |_| true, Some(own));
         patch(pod, None, json!({"metadata": {"ownerReferences": references}}))
     }
 
     fn release(&self, pod: &Object) -> Action {
-        let own = self.object.metadata().uid.as_ref().map(|uid| Value::from(uid.as_str()));
-        let mut references = owner_references(pod);
-        references.retain(|reference| Some(&reference["uid"]) != own.as_ref());
-        let references = if references.is_empty() { Value::Null } else { references.into() };
+        let own = self.object.metadata().uid.as_ref();
+        let references = owner_references(pod, |reference| Some(&reference.uid) != own, None);
         patch(pod, None, json!({"metadata": {"ownerReferences": references}}))
     }
 
@@ -231,18 +231,6 @@ impl Set<'_> {
         let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": template["spec"]});
         (ObjectKey::new(PODS, namespace, &name), pod)
     }
-}
-
-fn owner_references(object: &Object) -> Vec<Value> {
-    let references = &object.metadata().owner_references;
-    references.iter().filter_map(|reference| serde_json::to_value(reference).ok()).map(without_nulls).collect()
-}
-
-fn without_nulls(mut value: Value) -> Value {
-    if let Some(map) = value.as_object_mut() {
-        map.retain(|_, field| !field.is_null());
-    }
-    value
 }
 
 #[cfg(test)]

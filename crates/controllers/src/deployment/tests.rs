@@ -157,3 +157,30 @@ fn a_name_that_is_taken_is_counted_as_a_collision() {
     assert_eq!(h.world.field("deployment/web", "status.collisionCount"), "1");
     assert_eq!(h.world.names(&REPLICA_SETS).len(), 2);
 }
+
+#[test]
+fn a_stray_set_is_adopted_and_one_that_no_longer_matches_is_let_go() {
+    let mut h = harness(
+        "
+        deployment/web  replicas=1
+        rs/stray        replicas=0 label=app:web
+        rs/lost         replicas=0 owner=deployment/web label=app:other
+        ",
+    );
+    h.advance(Duration::from_secs(1));
+    assert!(h.world.field("rs/stray", "metadata.ownerReferences").contains("\"kind\":\"Deployment\""));
+    assert_eq!(h.world.field("rs/lost", "metadata.ownerReferences"), "null");
+}
+
+#[test]
+fn a_deployment_of_none_scales_up_again() {
+    let mut h = harness("deployment/web replicas=2");
+    run_to_the_end(&mut h);
+    for (wanted, pods) in [("0", 0), ("3", 3)] {
+        h.apply(&format!("deployment/web replicas={wanted}"));
+        run_to_the_end(&mut h);
+        assert_eq!(h.world.names(&PODS).len(), pods);
+    }
+    assert!(h.world.log.contains("Scaled up replica set"));
+    assert!(h.world.log.contains(" from 0 to 3"));
+}
