@@ -1,1 +1,50 @@
-//! Coracle's runtime-wasm crate.
+//! The Wasm runtime: Coracle's `Runtime` port on wasmtime.
+//!
+//! A container is a core module with `_start` (WASI 0.1), a `wasi:cli/run` component (0.2), or a
+//! `wasi:http/incoming-handler` component, which is served on the container's ports with an instance a request. A
+//! component that exports both runs `run` once, to its end, and serves if it succeeded: a service's way to check its
+//! configuration and to fail at its start.
+//!
+//! What it must not do: decide anything. Restarts, back-off, pull policy and phases are the agent's. And no guest ever
+//! reaches the operating system's network, a file outside of its pod's folder, or a thread that is not a guest thread.
+//!
+//! - Ends: see `exit.rs`. WASI has no signals: stopping ends a command at once (143); a service finishes the requests
+//!   that it is at and exits with 0. Killing is 137.
+//! - Limits: memory by a limiter that ends the guest beyond it (`OOMKilled`); CPU by time slices and a quota; fuel,
+//!   where it is asked for, by a second engine that counts instructions (`FuelExhausted`).
+//! - Files below the state's folder: `images/` (contents by digest, and an index), `compiled/` (machine code, by digest
+//!   and engine; only this crate writes there, because what is read back is run) and `pods/` (volumes).
+
+#![warn(missing_docs)]
+
+mod error;
+mod files;
+mod options;
+mod reference;
+
+mod account;
+mod slices;
+
+mod image_store;
+mod program;
+
+mod engine;
+mod exit;
+mod guest;
+mod outgoing;
+mod pipe;
+mod stdio;
+mod volume;
+
+mod container;
+mod pod;
+mod probe;
+mod runtime;
+mod service;
+mod shared;
+
+pub use error::Error;
+pub use image_store::{IMAGE_SIZE_MAX, Image};
+pub use options::{BuiltinImages, WasmOptions};
+pub use reference::canonical_image_name;
+pub use runtime::WasmRuntime;

@@ -1,0 +1,107 @@
+//! What one container may use and has used: CPU time, memory, instructions.
+//!
+//! Every instance of a container (one for a command, one a request for a service) draws on the same account.
+
+mod bucket;
+mod memory;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use coracle_node::runtime::{Limits, Usage};
+
+use self::bucket::Bucket;
+pub(crate) use self::memory::{InstanceMemory, MemoryAccount, MemoryExceeded, NodeMemory};
+
+/// The period over which CPU and fuel quotas are kept: short enough that a limited service answers evenly, long enough
+/// that an epoch tick is a small part of it.
+const PERIOD: Duration = Duration::from_millis(20);
+/// Thousandths of a core of `requests.cpu` for each epoch tick of a time slice: guests that all want more than there
+/// is take turns, so the length of a turn is the share.
+const MILLIS_A_TICK: u64 = 100;
+/// The longest time slice in ticks; every guest thread is free for another guest after that long.
+const SLICE_TICKS_MAX: u64 = 10;
+/// Nanoseconds of CPU a second in a thousandth of a core.
+const NANOS_A_MILLI: u64 = 1_000_000;
+
+/// The account of one container.
+#[derive(Debug)]
+pub(crate) struct Account {
+    cpu_nanos: AtomicU64,
+    cpu: Option<Mutex<Bucket>>,
+    pub(crate) memory: Arc<MemoryAccount>,
+    /// Whether instructions are counted.
+    pub(crate) metered: bool,
+    fuel_used: AtomicU64,
+    fuel_total: Option<u64>,
+    fuel: Option<Mutex<Bucket>>,
+    /// Epoch ticks in a time slice.
+    pub(crate) slice_ticks: u64,
+}
+
+/// A container has used the instructions that it was given for its life.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("all {total} units of fuel are used")]
+pub(crate) struct FuelExhausted {
+    total: u64,
+}
+
+impl Account {
+    pub(crate) fn new(limits: &Limits, node: &Arc<NodeMemory>, now: Instant) -> Self {
+        let bucket = |per_second| Mutex::new(Bucket::new(per_second, PERIOD, now));
+        // A slice longer than the quota of a period would only make debt.
+        let quota_ticks = limits.cpu_millis.map_or(u64::MAX, |millis| millis * PERIOD.as_millis() as u64 / 1_000);
+        let longest = quota_ticks.clamp(1, SLICE_TICKS_MAX);
+        Self {
+            cpu_nanos: AtomicU64::new(0),
+            cpu: limits.cpu_millis.map(|millis| bucket(millis.max(1).saturating_mul(NANOS_A_MILLI))),
+            memory: Arc::new(MemoryAccount::new(limits.memory, Arc::clone(node))),
+            metered: limits.fuel.is_some() || limits.fuel_per_second.is_some(),
+            fuel_used: AtomicU64::new(0),
+            fuel_total: limits.fuel,
+            fuel: limits.fuel_per_second.map(|per_second| bucket(per_second.max(1))),
+            slice_ticks: (limits.cpu_weight / MILLIS_A_TICK).clamp(1, longest),
+        }
+    }
+
+    /// How long the container's instances have to pause before they may run on; `None`: they may run.
+    pub(crate) fn pause(&self, now: Instant) -> Option<Duration> {
+        let wait = |bucket: &Option<Mutex<Bucket>>| {
+            let bucket = bucket.as_ref()?;
+            bucket.lock().unwrap_or_else(PoisonError::into_inner).pause(now)
+        };
+        wait(&self.cpu).max(wait(&self.fuel))
+    }
+
+    /// Charges CPU time.
+    pub(crate) fn charge_cpu(&self, nanos: u64) {
+        self.cpu_nanos.fetch_add(nanos, Ordering::Relaxed);
+        spend(self.cpu.as_ref(), nanos);
+    }
+
+    /// Charges instructions; answers how many are left for the instance to take at once.
+    pub(crate) fn charge_fuel(&self, units: u64) -> Result<u64, FuelExhausted> {
+        let used = self.fuel_used.fetch_add(units, Ordering::Relaxed).saturating_add(units);
+        spend(self.fuel.as_ref(), units);
+        match self.fuel_total {
+            None => Ok(u64::MAX),
+            Some(total) if used < total => Ok(total - used),
+            Some(total) => Err(FuelExhausted { total }),
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            cpu_nanos: self.cpu_nanos.load(Ordering::Relaxed),
+            memory_bytes: self.memory.used(),
+            fuel: self.metered.then(|| self.fuel_used.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+fn spend(bucket: Option<&Mutex<Bucket>>, units: u64) {
+    if let Some(bucket) = bucket {
+        bucket.lock().unwrap_or_else(PoisonError::into_inner).spend(units);
+    }
+}

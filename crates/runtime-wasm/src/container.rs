@@ -1,0 +1,207 @@
+//! A container: an image with its environment, its account, and the one run that it gets.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use coracle_node::runtime::{ContainerId, Exit, LogStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use wasmtime::Store;
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use crate::account::Account;
+use crate::exit;
+use crate::guest::{Environment, Guest, settle_last_fuel};
+use crate::program::{Linked, Program};
+use crate::service;
+use crate::shared::Shared;
+use crate::slices::Sliced;
+use crate::stdio::Log;
+use crate::volume;
+
+/// What was asked of a container; it only rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ending {
+    /// To run on.
+    No,
+    /// To finish what it does and end.
+    Stop,
+    /// To end now.
+    Kill,
+}
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) environment: Environment,
+    pub(crate) program: Arc<Program>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) termination_message: PathBuf,
+    pub(crate) ending: watch::Sender<Ending>,
+    state: Mutex<State>,
+    /// Becomes true when the run is over and told.
+    over: watch::Sender<bool>,
+}
+
+/// How far a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Created,
+    Running,
+    Ended(Exit),
+}
+
+impl Container {
+    pub(crate) fn new(
+        environment: Environment,
+        program: Arc<Program>,
+        account: Arc<Account>,
+        ports: Vec<u16>,
+        termination_message: PathBuf,
+    ) -> Self {
+        Self {
+            environment,
+            program,
+            account,
+            ports,
+            termination_message,
+            ending: watch::Sender::new(Ending::No),
+            state: Mutex::new(State::Created),
+            over: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &ContainerId {
+        &self.environment.id
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// Asks it to end; a weaker wish than an earlier one changes nothing.
+    pub(crate) fn end(&self, ending: Ending) {
+        self.ending.send_if_modified(|current| {
+            let stronger = ending > *current;
+            *current = ending.max(*current);
+            stronger
+        });
+    }
+
+    /// Waits until its run is over, if it has one.
+    pub(crate) async fn wait(&self) {
+        if self.state() != State::Created {
+            let _ = self.over.subscribe().wait_for(|over| *over).await;
+        }
+    }
+
+    pub(crate) fn finish(&self, exit: Exit) {
+        self.set_state(State::Ended(exit));
+        self.over.send_replace(true);
+    }
+
+    pub(crate) fn store(&self, shared: &Shared) -> wasmtime::Result<Store<Guest>> {
+        self.environment.store(&self.program.flavor, &self.account, &shared.host)
+    }
+
+    pub(crate) fn stderr(&self, shared: &Shared) -> Log {
+        Log::new(Arc::clone(&shared.host), self.id().clone(), LogStream::Stderr)
+    }
+}
+
+/// Waits until a container is asked for at least this; for ever when it is never asked.
+pub(crate) async fn asked(container: &Container, at_least: Ending) -> Ending {
+    let mut ending = container.ending.subscribe();
+    let asked = ending.wait_for(|ending| *ending >= at_least).await.map(|ending| *ending);
+    match asked {
+        Ok(ending) => ending,
+        // The sender is in the container, which is borrowed here.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Runs a container to its end. The permit is for its one instance, or for a service's start.
+pub(crate) async fn run(shared: &Arc<Shared>, container: &Arc<Container>, permit: OwnedSemaphorePermit) -> Exit {
+    let exit = match container.program.linked.clone() {
+        Ok(Linked::Module(pre)) => command(shared, container, Entry::Module(pre), permit).await,
+        Ok(Linked::Command(pre)) => command(shared, container, Entry::Command(pre), permit).await,
+        Ok(Linked::Service { handler, start }) => {
+            let started = match start {
+                Some(start) => command(shared, container, Entry::Command(start), permit).await,
+                None => exit::code(0),
+            };
+            if started.code == 0 { service::serve(shared, container, handler).await } else { started }
+        }
+        Err(missing) => exit::failed(&missing),
+    };
+    let path = container.termination_message.clone();
+    let left = tokio::task::spawn_blocking(move || volume::termination_message(&path)).await.ok().flatten();
+    Exit { message: left.or(exit.message), ..exit }
+}
+
+enum Entry {
+    Module(wasmtime::InstancePre<Guest>),
+    Command(CommandPre<Guest>),
+}
+
+async fn command(shared: &Arc<Shared>, container: &Arc<Container>, entry: Entry, permit: OwnedSemaphorePermit) -> Exit {
+    let store = match container.store(shared) {
+        Ok(store) => store,
+        Err(error) => return exit::failed(&format!("{error:#}")),
+    };
+    let guest = Sliced::new(enter(entry, store), Arc::clone(&container.account), Arc::clone(&shared.ticker));
+    let mut task = shared.guests.spawn(async move {
+        let _permit = permit;
+        guest.await
+    });
+    tokio::select! {
+        biased;
+        ended = &mut task => match ended {
+            Ok(result) => {
+                if let Err(error) = &result && exit::is_unexplained(error) {
+                    container.stderr(shared).line(&format!("{error:?}"));
+                }
+                exit::of(&result)
+            }
+            Err(error) => exit::failed(&format!("the runtime failed: {error}")),
+        },
+        ending = asked(container, Ending::Stop) => {
+            // The guest goes at its next yield, which is at most a slice away.
+            task.abort();
+            let _ = task.await;
+            if ending == Ending::Kill { exit::killed() } else { exit::terminated() }
+        }
+    }
+}
+
+async fn enter(entry: Entry, mut store: Store<Guest>) -> wasmtime::Result<()> {
+    let started = Instant::now();
+    let result = call(entry, &mut store).await;
+    settle_last_fuel(&store);
+    tracing::debug!(elapsed = ?started.elapsed(), "guest ended");
+    result
+}
+
+async fn call(entry: Entry, store: &mut Store<Guest>) -> wasmtime::Result<()> {
+    match entry {
+        Entry::Module(pre) => {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+            start.call_async(&mut *store, ()).await
+        }
+        Entry::Command(pre) => {
+            let command = pre.instantiate_async(&mut *store).await?;
+            match command.wasi_cli_run().call_run(&mut *store).await? {
+                Ok(()) => Ok(()),
+                // `wasi:cli/run` knows only success and failure.
+                Err(()) => Err(I32Exit(1).into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What belongs to one instance of a guest, and how it is made.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_node::runtime::{ContainerId, LogStream, RuntimeHost};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::account::{Account, InstanceMemory};
+use crate::engine::Flavor;
+use crate::outgoing::Outgoing;
+use crate::stdio::Log;
+
+/// The state of an instance.
+pub(crate) struct Guest {
+    /// WASI 0.1's context, which carries that of 0.2.
+    pub(crate) wasi: WasiP1Ctx,
+    http: WasiHttpCtx,
+    outgoing: Outgoing,
+    memory: InstanceMemory,
+    account: Arc<Account>,
+    /// What was in the tank after the last look at it.
+    fuel: u64,
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let WasiCtxView { table, .. } = self.wasi.ctx();
+        WasiHttpCtxView { hooks: &mut self.outgoing, table, ctx: &mut self.http }
+    }
+}
+
+/// A folder that a guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Preopen {
+    /// Where it is.
+    pub(crate) host: PathBuf,
+    /// Where the guest sees it.
+    pub(crate) guest: String,
+    /// Whether writes fail.
+    pub(crate) read_only: bool,
+}
+
+/// What every instance of a container starts with.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment {
+    pub(crate) id: ContainerId,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) working_dir: Option<String>,
+    pub(crate) preopens: Vec<Preopen>,
+}
+
+impl Environment {
+    fn context(&self, host: &Arc<dyn RuntimeHost>) -> wasmtime::Result<WasiP1Ctx> {
+        let log = |stream| Log::new(Arc::clone(host), self.id.clone(), stream);
+        let mut builder: WasiCtxBuilder = WasiCtx::builder();
+        // Standard input is at its end, as `stdin: false` has it. The operating system's network is out of reach.
+        builder
+            .args(&self.args)
+            .envs(&self.env)
+            .stdout(log(LogStream::Stdout))
+            .stderr(log(LogStream::Stderr))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
+        if let Some(dir) = &self.working_dir {
+            builder.initial_cwd(dir);
+        }
+        for preopen in &self.preopens {
+            let perms = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+            builder.preopened_dir(&preopen.host, &preopen.guest, perms)?;
+        }
+        Ok(builder.build_p1())
+    }
+
+    /// A store for a new instance, bound to the container's account.
+    pub(crate) fn store(
+        &self,
+        flavor: &Flavor,
+        account: &Arc<Account>,
+        host: &Arc<dyn RuntimeHost>,
+    ) -> wasmtime::Result<Store<Guest>> {
+        let guest = Guest {
+            wasi: self.context(host)?,
+            http: WasiHttpCtx::new(),
+            outgoing: Outgoing::new(Arc::clone(host), self.id.pod.clone()),
+            memory: InstanceMemory::new(Arc::clone(&account.memory)),
+            account: Arc::clone(account),
+            fuel: 0,
+        };
+        let mut store = Store::new(&flavor.engine, guest);
+        store.limiter(|guest| &mut guest.memory);
+        if account.metered {
+            let tank = account.charge_fuel(0).map_err(wasmtime::Error::new)?;
+            store.set_fuel(tank)?;
+            store.data_mut().fuel = tank;
+        }
+        let slice = account.slice_ticks;
+        store.set_epoch_deadline(slice);
+        store.epoch_deadline_callback(move |context| {
+            settle_fuel(context)?;
+            Ok(UpdateDeadline::Yield(slice))
+        });
+        Ok(store)
+    }
+}
+
+/// Charges the instructions since the last look, and fills the tank with what the container has left.
+fn settle_fuel(mut context: StoreContextMut<'_, Guest>) -> wasmtime::Result<()> {
+    if !context.data().account.metered {
+        return Ok(());
+    }
+    let left = context.get_fuel()?;
+    let used = context.data().fuel.saturating_sub(left);
+    let tank = context.data().account.charge_fuel(used).map_err(wasmtime::Error::new)?;
+    context.set_fuel(tank)?;
+    context.data_mut().fuel = tank;
+    Ok(())
+}
+
+/// Charges the instructions of an instance's end.
+pub(crate) fn settle_last_fuel(store: &Store<Guest>) {
+    let guest = store.data();
+    if guest.account.metered {
+        let left = store.get_fuel().unwrap_or_default();
+        // That the container may now have none left is for the next instance to find.
+        let _ = guest.account.charge_fuel(guest.fuel.saturating_sub(left));
+    }
+}

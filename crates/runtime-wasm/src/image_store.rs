@@ -1,0 +1,260 @@
+//! The node's images: names that point at contents by digest, in files or in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use coracle_base::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+use crate::files;
+use crate::options::BuiltinImages;
+use crate::reference::canonical_image_name;
+
+/// The largest image. Compiling takes some twenty times its size in memory.
+pub const IMAGE_SIZE_MAX: usize = 256 << 20;
+/// The most names: the index is rewritten as a whole at each change.
+const IMAGES_MAX: usize = 1_000;
+
+/// An image in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// The name as it was given.
+    pub name: String,
+    /// `sha256:` and the digest of the contents in hexadecimal.
+    pub digest: String,
+    /// The size in bytes.
+    pub size: u64,
+    /// When it was imported.
+    pub created: Timestamp,
+}
+
+/// The store. Every method may wait for the disk.
+pub(crate) struct ImageStore {
+    /// The folder of `index.json` and `blobs/`; `None`: everything is in `blobs` below.
+    dir: Option<PathBuf>,
+    builtin: Option<BuiltinImages>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// By canonical name.
+    index: BTreeMap<String, Image>,
+    /// Contents by digest, where there is no folder; and built-in images, which are in memory anyway.
+    blobs: BTreeMap<String, Arc<[u8]>>,
+}
+
+impl fmt::Debug for ImageStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageStore").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl ImageStore {
+    /// Opens the store in a folder, or an empty one in memory.
+    pub(crate) fn open(dir: Option<PathBuf>, builtin: Option<BuiltinImages>) -> Result<Self, Error> {
+        let mut inner = Inner::default();
+        if let Some(dir) = &dir {
+            let blobs = dir.join("blobs");
+            files::create_private_dir(&blobs).map_err(Error::io("create", &blobs))?;
+            let path = dir.join("index.json");
+            match fs::read(&path) {
+                Ok(bytes) => {
+                    inner.index = serde_json::from_slice(&bytes).map_err(|source| Error::Index { path, source })?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("read", path)(error)),
+            }
+        }
+        Ok(Self { dir, builtin, inner: Mutex::new(inner) })
+    }
+
+    /// Takes an image in: a module, a component, or the text of either. A name that is there points at the new contents.
+    pub(crate) fn import(&self, name: &str, bytes: &[u8]) -> Result<Image, Error> {
+        let key = canonical_image_name(name).map_err(|reason| Error::InvalidName { name: name.to_owned(), reason })?;
+        let too_large = |size| Error::TooLarge { name: name.to_owned(), size, limit: IMAGE_SIZE_MAX };
+        if bytes.len() > IMAGE_SIZE_MAX {
+            return Err(too_large(bytes.len()));
+        }
+        let binary = to_binary(bytes).map_err(|reason| Error::NotWasm { name: name.to_owned(), reason })?;
+        if binary.len() > IMAGE_SIZE_MAX {
+            return Err(too_large(binary.len()));
+        }
+        let image = Image { name: name.to_owned(), digest: digest(&binary), size: binary.len() as u64, created: now() };
+        let mut inner = self.lock();
+        if inner.index.len() >= IMAGES_MAX && !inner.index.contains_key(&key) {
+            return Err(Error::Full { limit: IMAGES_MAX });
+        }
+        match self.blob_path(&image.digest) {
+            Some(path) => files::write_atomically(&path, &binary, 0o600).map_err(Error::io("write", path))?,
+            None => drop(inner.blobs.insert(image.digest.clone(), binary.into())),
+        }
+        let mut index = inner.index.clone();
+        let replaced = index.insert(key, image.clone());
+        self.write_index(&index)?;
+        inner.index = index;
+        if let Some(replaced) = replaced {
+            self.collect(&mut inner, &replaced.digest);
+        }
+        Ok(image)
+    }
+
+    /// All imported images, by canonical name.
+    pub(crate) fn list(&self) -> Vec<Image> {
+        self.lock().index.values().cloned().collect()
+    }
+
+    /// Takes a name out, and the contents with the last name. `false`: there is no such name.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, Error> {
+        let key = canonical_image_name(name).map_err(|reason| Error::InvalidName { name: name.to_owned(), reason })?;
+        let mut inner = self.lock();
+        let mut index = inner.index.clone();
+        let Some(removed) = index.remove(&key) else { return Ok(false) };
+        self.write_index(&index)?;
+        inner.index = index;
+        self.collect(&mut inner, &removed.digest);
+        Ok(true)
+    }
+
+    /// The image of a canonical name: an imported one before a built-in one.
+    pub(crate) fn find(&self, canonical: &str) -> Option<Image> {
+        if let Some(image) = self.lock().index.get(canonical) {
+            return Some(image.clone());
+        }
+        let bytes = self.builtin.as_ref()?(canonical)?;
+        let image = Image {
+            name: canonical.to_owned(),
+            digest: digest(&bytes),
+            size: bytes.len() as u64,
+            created: Timestamp::EPOCH,
+        };
+        self.lock().blobs.entry(image.digest.clone()).or_insert(bytes);
+        Some(image)
+    }
+
+    /// The contents of a digest.
+    pub(crate) fn contents(&self, digest: &str) -> Result<Arc<[u8]>, Error> {
+        if let Some(bytes) = self.lock().blobs.get(digest) {
+            return Ok(Arc::clone(bytes));
+        }
+        let path = self.blob_path(digest).unwrap_or_else(|| PathBuf::from(digest));
+        fs::read(&path).map(Arc::from).map_err(Error::io("read", path))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blob_path(&self, digest: &str) -> Option<PathBuf> {
+        let hex = digest.strip_prefix("sha256:")?;
+        Some(self.dir.as_ref()?.join("blobs").join(format!("{hex}.wasm")))
+    }
+
+    fn write_index(&self, index: &BTreeMap<String, Image>) -> Result<(), Error> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let path = dir.join("index.json");
+        let text = serde_json::to_vec_pretty(index).map_err(|source| Error::Index { path: path.clone(), source })?;
+        files::write_atomically(&path, &text, 0o600).map_err(Error::io("write", path))
+    }
+
+    /// Removes contents that no name points at. What cannot be removed is only space: it stays.
+    fn collect(&self, inner: &mut Inner, digest: &str) {
+        if inner.index.values().any(|image| image.digest == digest) {
+            return;
+        }
+        inner.blobs.remove(digest);
+        if let Some(path) = self.blob_path(digest) {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove an unused image");
+            }
+        }
+    }
+}
+
+/// The binary form of an image: text is translated, a binary is taken as it is if its first bytes are right.
+fn to_binary(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    if bytes.starts_with(b"\0asm") {
+        return if bytes.len() >= 8 { Ok(bytes.to_vec()) } else { Err("the file ends in its header".to_owned()) };
+    }
+    // Text begins with `(module` or `(component` after white space and comments.
+    match std::str::from_utf8(bytes) {
+        Ok(text) if matches!(text.trim_start().as_bytes().first(), Some(b'(' | b';')) => {
+            wat::parse_str(text).map_err(|error| error.to_string())
+        }
+        _ => Err("it begins with neither the magic bytes \"\\0asm\" nor the text of a module".to_owned()),
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = "sha256:".to_owned();
+    for byte in Sha256::digest(bytes) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(since.as_nanos() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULE: &[u8] = b"(module)";
+
+    #[test]
+    fn an_image_is_found_by_its_canonical_name_and_shown_as_given() {
+        let store = ImageStore::open(None, None).unwrap();
+        let image = store.import("web", MODULE).unwrap();
+        assert_eq!(store.find("docker.io/library/web:latest").unwrap(), image);
+        assert_eq!(image.name, "web");
+        assert!(store.contents(&image.digest).unwrap().starts_with(b"\0asm"));
+    }
+
+    #[test]
+    fn images_in_a_folder_are_there_after_reopening_and_gone_after_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(Some(dir.path().into()), None).unwrap();
+        let image = store.import("web:v1", MODULE).unwrap();
+        store.import("web:v2", MODULE).unwrap();
+        let store = ImageStore::open(Some(dir.path().into()), None).unwrap();
+        assert_eq!(store.list().len(), 2);
+        assert!(store.remove("web:v1").unwrap());
+        assert!(!store.remove("web:v1").unwrap());
+        assert!(store.contents(&image.digest).is_ok(), "the other name still points at it");
+        assert!(store.remove("web:v2").unwrap());
+        assert!(store.contents(&image.digest).is_err());
+    }
+
+    #[test]
+    fn what_is_not_wasm_is_refused_with_the_reason() {
+        let store = ImageStore::open(None, None).unwrap();
+        let refusal = |bytes: &[u8]| store.import("web", bytes).unwrap_err().to_string();
+        assert!(refusal(b"#!/bin/sh").contains("neither the magic bytes"));
+        assert!(refusal(b"(module (func").contains("is not WebAssembly"));
+        assert_eq!(refusal(b""), "image \"web\" is not WebAssembly: the file is empty");
+    }
+
+    #[test]
+    fn an_imported_image_goes_before_a_builtin_one() {
+        let builtin: BuiltinImages = Arc::new(|name| (name == "coracle.dev/web:v1").then(|| b"\0asm1234"[..].into()));
+        let store = ImageStore::open(None, Some(builtin)).unwrap();
+        let builtin = store.find("coracle.dev/web:v1").unwrap();
+        assert_eq!(&*store.contents(&builtin.digest).unwrap(), b"\0asm1234");
+        let imported = store.import("coracle.dev/web:v1", MODULE).unwrap();
+        assert_eq!(store.find("coracle.dev/web:v1").unwrap(), imported);
+    }
+}

@@ -1,0 +1,56 @@
+//! What an embedder chooses about the runtime.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Images that come with the program: the bytes of a canonical name (`docker.io/library/web:latest`), or nothing.
+pub type BuiltinImages = Arc<dyn Fn(&str) -> Option<Arc<[u8]>> + Send + Sync>;
+
+/// How a [`WasmRuntime`](crate::WasmRuntime) is set up.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct WasmOptions {
+    /// Where images, compiled code and volumes are kept. `None`: images in memory, volumes in a temporary folder that
+    /// goes with the runtime.
+    pub state_dir: Option<PathBuf>,
+    /// Threads that run guests and nothing else, 1 or more. The default is one a core.
+    pub guest_threads: usize,
+    /// The most instances at one time (a command is one, and so is each request in flight of a service),
+    /// from 1 to 10,000. Each reserves 4 GiB of address space, of which only what is touched is memory.
+    pub max_instances: u32,
+    /// The most images that are compiled at one time, 1 or more.
+    pub compile_concurrency: usize,
+    /// The most linear memory of all guests together, in bytes.
+    pub memory_total: u64,
+    /// Images that come with the program. The store's own images go before them.
+    pub builtin_images: Option<BuiltinImages>,
+}
+
+impl Default for WasmOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            state_dir: None,
+            guest_threads: cores,
+            max_instances: 1_000,
+            // A compilation uses every core itself; a second one keeps them busy where the first is sequential.
+            compile_concurrency: 2,
+            memory_total: 16 << 30,
+            builtin_images: None,
+        }
+    }
+}
+
+impl fmt::Debug for WasmOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WasmOptions")
+            .field("state_dir", &self.state_dir)
+            .field("guest_threads", &self.guest_threads)
+            .field("max_instances", &self.max_instances)
+            .field("compile_concurrency", &self.compile_concurrency)
+            .field("memory_total", &self.memory_total)
+            .field("builtin_images", &self.builtin_images.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,231 @@
+//! Images turned into something that runs: compiled once per content and engine, kept in files and in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OnceCell, Semaphore};
+use wasmtime::component::Component;
+use wasmtime::{ExternType, Module};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::engine::{Engines, Flavor, Metering};
+use crate::files;
+use crate::guest::Guest;
+use crate::image_store::ImageStore;
+
+/// Compiled programs kept in memory beyond those that run: each is about the size of its code.
+const KEPT_MAX: usize = 64;
+
+/// A compiled image.
+pub(crate) struct Program {
+    pub(crate) flavor: Arc<Flavor>,
+    /// The program joined with what it imports; or which import is missing.
+    pub(crate) linked: Result<Linked, String>,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program").field("flavor", &self.flavor).finish_non_exhaustive()
+    }
+}
+
+/// The kinds of programs.
+#[derive(Clone)]
+pub(crate) enum Linked {
+    /// A core module with `_start`.
+    Module(wasmtime::InstancePre<Guest>),
+    /// A component that exports `wasi:cli/run`.
+    Command(CommandPre<Guest>),
+    /// A component that exports `wasi:http/incoming-handler`, and perhaps a `wasi:cli/run` that goes first.
+    Service { handler: ProxyPre<Guest>, start: Option<CommandPre<Guest>> },
+}
+
+/// Compiles, and remembers.
+#[derive(Debug)]
+pub(crate) struct Compiler {
+    /// Where compiled code is kept. Only this process writes there: what is read back is run.
+    dir: Option<PathBuf>,
+    engines: Arc<Engines>,
+    permits: Semaphore,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default, Debug)]
+struct Kept {
+    programs: BTreeMap<(String, Metering), Entry>,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    program: Arc<OnceCell<Arc<Program>>>,
+    used: u64,
+}
+
+impl Compiler {
+    pub(crate) fn new(dir: Option<PathBuf>, engines: Arc<Engines>, concurrency: usize) -> Self {
+        Self { dir, engines, permits: Semaphore::new(concurrency.max(1)), kept: Mutex::default() }
+    }
+
+    /// The program of an image's contents, compiled if it has to be. The error says what is wrong with the image.
+    pub(crate) async fn program(
+        self: &Arc<Self>,
+        images: &Arc<ImageStore>,
+        digest: &str,
+        metering: Metering,
+    ) -> Result<Arc<Program>, String> {
+        let cell = self.entry(digest, metering);
+        let program = cell.get_or_try_init(|| async {
+            let _permit = self.permits.acquire().await.map_err(|error| error.to_string())?;
+            let (compiler, images, digest) = (Arc::clone(self), Arc::clone(images), digest.to_owned());
+            tokio::task::spawn_blocking(move || compiler.load(&images, &digest, metering))
+                .await
+                .map_err(|error| format!("compiling failed: {error}"))?
+        });
+        program.await.cloned()
+    }
+
+    fn entry(&self, digest: &str, metering: Metering) -> Arc<OnceCell<Arc<Program>>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.clock += 1;
+        let used = kept.clock;
+        let key = (digest.to_owned(), metering);
+        if kept.programs.len() >= KEPT_MAX && !kept.programs.contains_key(&key) {
+            let oldest = kept.programs.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| kept.programs.remove(&oldest));
+        }
+        let entry = kept.programs.entry(key).or_insert_with(|| Entry { program: Arc::default(), used });
+        entry.used = used;
+        Arc::clone(&entry.program)
+    }
+
+    fn load(&self, images: &ImageStore, digest: &str, metering: Metering) -> Result<Arc<Program>, String> {
+        let flavor = self.engines.flavor(metering)?;
+        let bytes = images.contents(digest).map_err(|error| describe(&error))?;
+        let linked = if is_component(&bytes) {
+            link_component(&flavor, &self.component(&flavor, digest, &bytes)?)?
+        } else {
+            link_module(&flavor, &self.module(&flavor, digest, &bytes)?)?
+        };
+        Ok(Arc::new(Program { flavor, linked }))
+    }
+
+    fn module(&self, flavor: &Flavor, digest: &str, bytes: &[u8]) -> Result<Module, String> {
+        if let Some(path) = self.cached(flavor, digest) {
+            #[expect(unsafe_code, reason = "compiled code is only fast to load if it is not compiled again")]
+            // SAFETY: the file lies in a folder that only this user may enter and only `keep` writes to, whole or not
+            // at all, with code that this wasmtime compiled; wasmtime checks its own version and settings in it.
+            match unsafe { Module::deserialize_file(&flavor.engine, &path) } {
+                Ok(module) => return Ok(module),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "compiling again"),
+            }
+        }
+        let module = Module::from_binary(&flavor.engine, bytes).map_err(not_wasm)?;
+        self.keep(flavor, digest, || module.serialize());
+        Ok(module)
+    }
+
+    fn component(&self, flavor: &Flavor, digest: &str, bytes: &[u8]) -> Result<Component, String> {
+        if let Some(path) = self.cached(flavor, digest) {
+            #[expect(unsafe_code, reason = "compiled code is only fast to load if it is not compiled again")]
+            // SAFETY: as for modules above.
+            match unsafe { Component::deserialize_file(&flavor.engine, &path) } {
+                Ok(component) => return Ok(component),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "compiling again"),
+            }
+        }
+        let component = Component::from_binary(&flavor.engine, bytes).map_err(not_wasm)?;
+        self.keep(flavor, digest, || component.serialize());
+        Ok(component)
+    }
+
+    fn path(&self, flavor: &Flavor, digest: &str) -> Option<PathBuf> {
+        let hex = digest.strip_prefix("sha256:")?;
+        Some(self.dir.as_ref()?.join(format!("{hex}-{}.cwasm", flavor.compatibility)))
+    }
+
+    fn cached(&self, flavor: &Flavor, digest: &str) -> Option<PathBuf> {
+        self.path(flavor, digest).filter(|path| path.exists())
+    }
+
+    /// Keeps compiled code for the next start. Without it that one only takes longer.
+    fn keep(&self, flavor: &Flavor, digest: &str, code: impl FnOnce() -> wasmtime::Result<Vec<u8>>) {
+        let Some(path) = self.path(flavor, digest) else { return };
+        let kept = code()
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|code| files::write_atomically(&path, &code, 0o600).map_err(|error| error.to_string()));
+        if let Err(error) = kept {
+            tracing::warn!(path = %path.display(), error, "cannot keep compiled code");
+        }
+    }
+
+    /// Removes compiled code of an image that is gone.
+    pub(crate) fn forget(&self, digest: &str) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.programs.retain(|(kept, _), _| kept != digest);
+        drop(kept);
+        let (Some(dir), Some(hex)) = (&self.dir, digest.strip_prefix("sha256:")) else { return };
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(hex) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// Whether a binary is a component: its header's layer is 1, a module's is 0.
+fn is_component(bytes: &[u8]) -> bool {
+    bytes.get(6..8) == Some(&[1, 0])
+}
+
+fn not_wasm(error: wasmtime::Error) -> String {
+    format!("the image is not valid WebAssembly: {error:#}")
+}
+
+/// An error with all its causes in one sentence.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn link_module(flavor: &Flavor, module: &Module) -> Result<Result<Linked, String>, String> {
+    if !matches!(module.get_export("_start"), Some(ExternType::Func(_))) {
+        return Err("the module exports no function `_start`: it is a library, not a program".to_owned());
+    }
+    let linked = flavor.modules.instantiate_pre(module).map(Linked::Module);
+    Ok(linked.map_err(|error| format!("{error:#}")))
+}
+
+fn link_component(flavor: &Flavor, component: &Component) -> Result<Result<Linked, String>, String> {
+    let ty = component.component_type();
+    let exports = |interface: &str| ty.exports(&flavor.engine).any(|(name, _)| name.starts_with(interface));
+    let (run, handler) = (exports("wasi:cli/run@0.2."), exports("wasi:http/incoming-handler@0.2."));
+    if !run && !handler {
+        let newer = exports("wasi:cli/run@0.3") || exports("wasi:http/handler@0.3");
+        return Err(if newer {
+            "the component is built for WASI 0.3, which is not supported yet: build it for WASI 0.2".to_owned()
+        } else {
+            "the component exports neither `wasi:cli/run` nor `wasi:http/incoming-handler`: it is a library, not a \
+             program"
+                .to_owned()
+        });
+    }
+    let link = || -> wasmtime::Result<Linked> {
+        let pre = flavor.components.instantiate_pre(component)?;
+        if !handler {
+            return Ok(Linked::Command(CommandPre::new(pre)?));
+        }
+        let start = run.then(|| CommandPre::new(pre.clone())).transpose()?;
+        Ok(Linked::Service { handler: ProxyPre::new(pre)?, start })
+    };
+    Ok(link().map_err(|error| format!("{error:#}")))
+}

@@ -1,0 +1,293 @@
+//! `wasi:http` services: connections to the container's ports are served over HTTP/1.1, each request by an instance of
+//! its own.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use coracle_api::Uid;
+use coracle_node::runtime::{ByteStream, Exit, OpenError};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::AbortHandle;
+use wasmtime::Store;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+
+use crate::container::{Container, Ending, asked};
+use crate::exit;
+use crate::guest::{Guest, settle_last_fuel};
+use crate::pipe;
+use crate::shared::Shared;
+use crate::slices::Sliced;
+
+/// The port of a service whose container names none.
+const DEFAULT_PORT: u16 = 8080;
+/// The most connections of one service at one time; each holds two buffers of 64 KiB at most.
+const CONNECTIONS_MAX: u32 = 1_024;
+
+/// Which service listens where.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    inner: Mutex<Listeners>,
+}
+
+#[derive(Debug, Default)]
+struct Listeners {
+    services: BTreeMap<(Uid, u16), Arc<Service>>,
+    addresses: BTreeMap<Uid, IpAddr>,
+}
+
+impl Ports {
+    /// Remembers a pod's address, which only messages need.
+    pub(crate) fn set_address(&self, pod: &Uid, address: IpAddr) {
+        self.lock().addresses.insert(pod.clone(), address);
+    }
+
+    pub(crate) fn forget(&self, pod: &Uid) {
+        self.lock().addresses.remove(pod);
+    }
+
+    /// Takes all ports or, if one is taken, none and answers which.
+    fn listen(&self, pod: &Uid, ports: &[u16], service: &Arc<Service>) -> Result<(), u16> {
+        let mut inner = self.lock();
+        if let Some(taken) = ports.iter().find(|port| inner.services.contains_key(&(pod.clone(), **port))) {
+            return Err(*taken);
+        }
+        for port in ports {
+            inner.services.insert((pod.clone(), *port), Arc::clone(service));
+        }
+        Ok(())
+    }
+
+    fn unlisten(&self, pod: &Uid, ports: &[u16]) {
+        let mut inner = self.lock();
+        for port in ports {
+            inner.services.remove(&(pod.clone(), *port));
+        }
+    }
+
+    /// Connects to a port.
+    pub(crate) fn open(&self, shared: &Arc<Shared>, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
+        let inner = self.lock();
+        let service = inner.services.get(&(pod.clone(), port)).cloned();
+        let at = inner
+            .addresses
+            .get(pod)
+            .map_or_else(|| format!("pod {pod} port {port}"), |ip| std::net::SocketAddr::new(*ip, port).to_string());
+        drop(inner);
+        let refused = |why: &str| OpenError(format!("dial tcp {at}: connect: {why}"));
+        let service = service.ok_or_else(|| refused("connection refused"))?;
+        let permit =
+            Arc::clone(&service.connections).try_acquire_owned().map_err(|_| refused("too many connections"))?;
+        let (theirs, ours) = pipe::pair();
+        shared.io.spawn(service.connection(ours, permit));
+        Ok(theirs)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Listeners> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a service treats its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// Each connection ends after the request that it is at.
+    Draining,
+    /// Everything ends now.
+    Closed,
+}
+
+/// A running service.
+pub(crate) struct Service {
+    shared: Arc<Shared>,
+    container: Arc<Container>,
+    handler: ProxyPre<Guest>,
+    phase: watch::Sender<Phase>,
+    connections: Arc<Semaphore>,
+    /// A request ended in a way that ends the container.
+    fatal: watch::Sender<Option<Exit>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("container", self.container.id()).finish_non_exhaustive()
+    }
+}
+
+/// Serves until the container is asked to end.
+pub(crate) async fn serve(shared: &Arc<Shared>, container: &Arc<Container>, handler: ProxyPre<Guest>) -> Exit {
+    let service = Arc::new(Service {
+        shared: Arc::clone(shared),
+        container: Arc::clone(container),
+        handler,
+        phase: watch::Sender::new(Phase::Serving),
+        connections: Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)),
+        fatal: watch::Sender::new(None),
+    });
+    let ports = if container.ports.is_empty() { vec![DEFAULT_PORT] } else { container.ports.clone() };
+    let pod = &container.id().pod;
+    if let Err(port) = shared.ports.listen(pod, &ports, &service) {
+        let message = format!("listen tcp :{port}: bind: address already in use");
+        container.stderr(shared).line(&message);
+        return exit::failed(&message);
+    }
+    let exit = service.serve_to_the_end(&ports).await;
+    shared.ports.unlisten(pod, &ports);
+    service.phase.send_replace(Phase::Closed);
+    exit
+}
+
+impl Service {
+    async fn serve_to_the_end(&self, ports: &[u16]) -> Exit {
+        let ending = tokio::select! {
+            ending = asked(&self.container, Ending::Stop) => ending,
+            exit = self.failed() => return exit,
+        };
+        if ending == Ending::Kill {
+            return exit::killed();
+        }
+        self.shared.ports.unlisten(&self.container.id().pod, ports);
+        self.phase.send_replace(Phase::Draining);
+        tokio::select! {
+            _ = self.connections.acquire_many(CONNECTIONS_MAX) => exit::code(0),
+            _ = asked(&self.container, Ending::Kill) => exit::killed(),
+            exit = self.failed() => exit,
+        }
+    }
+
+    async fn failed(&self) -> Exit {
+        let mut fatal = self.fatal.subscribe();
+        let exit = fatal.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone());
+        match exit {
+            Some(exit) => exit,
+            // The sender is in `self`: this is not reached.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn reached(&self, phase: Phase) {
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    /// Serves one connection.
+    async fn connection(self: Arc<Self>, stream: DuplexStream, _permit: OwnedSemaphorePermit) {
+        let service = service_fn(|request| {
+            let service = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(service.respond(request).await) }
+        });
+        let mut connection =
+            pin!(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = self.reached(Phase::Draining) => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            _ = connection => {}
+            () = self.reached(Phase::Closed) => {}
+        }
+    }
+
+    /// Answers one request with an instance of its own.
+    async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
+        if request.uri().authority().is_none() && !request.headers().contains_key(http::header::HOST) {
+            return plain(StatusCode::BAD_REQUEST, "the request names no host\n");
+        }
+        let Ok(permit) = Arc::clone(&self.shared.instances).acquire_owned().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n");
+        };
+        let (sender, receiver) = oneshot::channel();
+        let store = match self.container.store(&self.shared) {
+            Ok(store) => store,
+            Err(error) => return self.broken(&error),
+        };
+        let guest = handle(store, self.handler.clone(), request, sender);
+        let guest = Sliced::new(guest, Arc::clone(&self.container.account), Arc::clone(&self.shared.ticker));
+        let service = Arc::clone(self);
+        let task = self.shared.guests.spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                biased;
+                () = service.reached(Phase::Closed) => {}
+                result = guest => if let Err(error) = result { service.broken(&error); },
+            }
+        });
+        // A client that goes away before its answer takes the guest with it.
+        let guard = AbortOnDrop(Some(task.abort_handle()));
+        let answer = receiver.await;
+        match answer {
+            Ok(Ok(response)) => {
+                guard.keep();
+                response
+            }
+            Ok(Err(code)) => {
+                guard.keep();
+                self.container.stderr(&self.shared).line(&format!("the guest answered with an error: {code}"));
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error\n")
+            }
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest ended without an answer\n"),
+        }
+    }
+
+    /// Notes how a request failed: in the log, and as the container's end if it was over a limit.
+    fn broken(&self, error: &wasmtime::Error) -> Response<WasiBody> {
+        self.container.stderr(&self.shared).line(&format!("a request failed: {error:?}"));
+        if let Some(exit) = exit::over_a_limit(error) {
+            self.fatal.send_replace(Some(exit));
+        }
+        plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed\n")
+    }
+}
+
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl AbortOnDrop {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+type Answer = oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>;
+
+async fn handle(
+    mut store: Store<Guest>,
+    handler: ProxyPre<Guest>,
+    request: Request<Incoming>,
+    answer: Answer,
+) -> wasmtime::Result<()> {
+    let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+    let out = store.data_mut().http().new_response_outparam(answer)?;
+    let result = match handler.instantiate_async(&mut store).await {
+        Ok(proxy) => proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await,
+        Err(error) => Err(error),
+    };
+    settle_last_fuel(&store);
+    result
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<WasiBody> {
+    let body = Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}

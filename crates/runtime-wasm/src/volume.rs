@@ -1,0 +1,207 @@
+//! Volumes and the other files of a pod: folders below the pod's own, opened for guests as preopens.
+//!
+//! WASI gives guests folders, never single files. What Kubernetes mounts as a file (a `subPath` of a ConfigMap, the
+//! termination message) is put into a folder made for the container, which the guest sees in the file's parent's place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use coracle_node::runtime::{ContainerSpec, Mount, VolumeFile, VolumeSource};
+
+use crate::files;
+use crate::guest::Preopen;
+
+/// The most of a termination message that is read: Kubernetes' own bound.
+pub(crate) const TERMINATION_MESSAGE_MAX: u64 = 4_096;
+
+/// The folder of a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct PodDir(pub(crate) PathBuf);
+
+/// The files of a container.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Prepared {
+    pub(crate) preopens: Vec<Preopen>,
+    /// Where the termination message will be.
+    pub(crate) termination_message: PathBuf,
+}
+
+impl PodDir {
+    pub(crate) fn create(&self) -> io::Result<()> {
+        files::create_private_dir(&self.0)
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        files::remove_dir(&self.0)
+    }
+
+    /// Makes a volume or replaces what is in it.
+    pub(crate) fn write_volume(&self, volume: &str, source: &VolumeSource) -> Result<(), String> {
+        let dir = self.volume(volume)?;
+        match source {
+            // The limit is the agent's to watch: a folder has none of its own.
+            VolumeSource::EmptyDir { size_limit: _ } => fs::create_dir_all(&dir).map_err(|error| error.to_string()),
+            VolumeSource::Files(contents) => replace_files(&dir, contents),
+        }
+    }
+
+    fn volume(&self, volume: &str) -> Result<PathBuf, String> {
+        Ok(self.0.join("volumes").join(one_component(volume)?))
+    }
+
+    fn container(&self, spec: &ContainerSpec) -> Result<PathBuf, String> {
+        let name = one_component(&spec.id.container)?;
+        Ok(self.0.join("containers").join(format!("{}-{}", name.display(), spec.id.instance)))
+    }
+
+    /// Finds or makes everything that a container mounts.
+    pub(crate) fn prepare(&self, spec: &ContainerSpec) -> Result<Prepared, String> {
+        let own = self.container(spec)?;
+        let mut preopens: Vec<Preopen> = Vec::new();
+        let mut made = Made { own, dirs: BTreeMap::new() };
+        for mount in &spec.mounts {
+            match self.mounted(mount)? {
+                Mounted::Dir(host) => {
+                    preopens.push(Preopen { host, guest: mount.path.clone(), read_only: mount.read_only });
+                }
+                Mounted::File(host) => {
+                    let target = made.place(&mount.path)?;
+                    fs::copy(&host, &target).map_err(|error| format!("mount {}: {error}", mount.path))?;
+                }
+            }
+        }
+        let termination_message = match mounted_above(&preopens, &spec.termination_message_path) {
+            Some(path) => path,
+            None => made.place(&spec.termination_message_path)?,
+        };
+        for (guest, host) in made.dirs {
+            if preopens.iter().any(|preopen| preopen.guest.trim_end_matches('/') == guest.trim_end_matches('/')) {
+                return Err(format!("cannot put a file into {guest}, where a volume is mounted"));
+            }
+            preopens.push(Preopen { host, guest, read_only: false });
+        }
+        if !termination_message.exists() {
+            fs::write(&termination_message, b"").map_err(|error| format!("make the termination message: {error}"))?;
+        }
+        Ok(Prepared { preopens, termination_message })
+    }
+
+    fn mounted(&self, mount: &Mount) -> Result<Mounted, String> {
+        let dir = self.volume(&mount.volume)?;
+        if !dir.is_dir() {
+            return Err(format!("volume {:?} is not there", mount.volume));
+        }
+        let Some(sub_path) = mount.sub_path.as_deref().filter(|path| !path.is_empty()) else {
+            return Ok(Mounted::Dir(dir));
+        };
+        let path = dir.join(relative(sub_path)?);
+        // The volume's guests may have put links into it: what is mounted has to lie inside all the same.
+        if !path.exists() {
+            fs::create_dir_all(&path).map_err(|error| format!("make subPath {sub_path:?}: {error}"))?;
+        }
+        let (real, root) = (fs::canonicalize(&path), fs::canonicalize(&dir));
+        match (real, root) {
+            (Ok(real), Ok(root)) if real.starts_with(&root) => {
+                Ok(if real.is_dir() { Mounted::Dir(real) } else { Mounted::File(real) })
+            }
+            _ => Err(format!("subPath {sub_path:?} is outside of its volume")),
+        }
+    }
+}
+
+enum Mounted {
+    Dir(PathBuf),
+    File(PathBuf),
+}
+
+/// Folders made for single files of a container, by where the guest sees them.
+struct Made {
+    own: PathBuf,
+    dirs: BTreeMap<String, PathBuf>,
+}
+
+impl Made {
+    /// Where to put the file that the guest is to see at a path.
+    fn place(&mut self, guest_path: &str) -> Result<PathBuf, String> {
+        let path = Path::new(guest_path);
+        let name = path.file_name().ok_or_else(|| format!("{guest_path:?} is no path of a file"))?;
+        let parent = path.parent().map_or_else(|| "/".to_owned(), |parent| parent.to_string_lossy().into_owned());
+        let next = self.own.join(self.dirs.len().to_string());
+        let dir = self.dirs.entry(parent).or_insert(next);
+        files::create_private_dir(dir).map_err(|error| format!("make {}: {error}", dir.display()))?;
+        Ok(dir.join(name))
+    }
+}
+
+/// The host's path of a guest's path, if it is in a mount.
+fn mounted_above(preopens: &[Preopen], guest_path: &str) -> Option<PathBuf> {
+    let inside = |preopen: &&Preopen| Path::new(guest_path).starts_with(&preopen.guest);
+    let mount = preopens.iter().filter(inside).max_by_key(|preopen| preopen.guest.len())?;
+    Some(mount.host.join(Path::new(guest_path).strip_prefix(&mount.guest).ok()?))
+}
+
+/// What a container left as its termination message.
+pub(crate) fn termination_message(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    // A guest may have put anything in its place: only a plain file is read, and a link is not followed.
+    if !fs::symlink_metadata(path).ok()?.is_file() {
+        return None;
+    }
+    fs::File::open(path).ok()?.take(TERMINATION_MESSAGE_MAX).read_to_end(&mut bytes).ok()?;
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Writes each file whole or not at all, then removes those that are not among them. The folder stays the same one,
+/// so a guest that has it open sees the new contents.
+fn replace_files(dir: &Path, contents: &[VolumeFile]) -> Result<(), String> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: io::Error| format!("write {path}: {error}")
+    };
+    fs::create_dir_all(dir).map_err(failed(dir))?;
+    let mut wanted = BTreeMap::new();
+    for file in contents {
+        let path = dir.join(relative(&file.path)?);
+        let parent = path.parent().unwrap_or(dir);
+        fs::create_dir_all(parent).map_err(failed(parent))?;
+        // Not made durable for its own sake: the agent writes it again after a restart. A rename is what matters.
+        if fs::read(&path).ok().as_deref() != Some(&*file.contents) {
+            files::write_atomically(&path, &file.contents, file.mode).map_err(failed(&path))?;
+        }
+        wanted.insert(path, ());
+    }
+    remove_unwanted(dir, &wanted).map_err(failed(dir))
+}
+
+fn remove_unwanted(dir: &Path, wanted: &BTreeMap<PathBuf, ()>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if wanted.contains_key(&path) {
+            continue;
+        }
+        let holds_wanted = wanted.keys().any(|wanted| wanted.starts_with(&path));
+        match fs::symlink_metadata(&path)?.is_dir() {
+            true if holds_wanted => remove_unwanted(&path, wanted)?,
+            true => fs::remove_dir_all(&path)?,
+            false => fs::remove_file(&path)?,
+        }
+    }
+    Ok(())
+}
+
+/// A name that is one part of a path.
+pub(crate) fn one_component(name: &str) -> Result<&Path, String> {
+    let path = relative(name)?;
+    if path.components().count() == 1 { Ok(path) } else { Err(format!("{name:?} is no name")) }
+}
+
+/// A path without a root and without `..`.
+fn relative(path: &str) -> Result<&Path, String> {
+    let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+    if inside && !path.is_empty() { Ok(Path::new(path)) } else { Err(format!("{path:?} is no path inside a volume")) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! Guests, run by the runtime as an agent runs them.
+
+mod commands;
+mod limits;
+mod services;
+mod support;

@@ -1,0 +1,206 @@
+//! A host that remembers what it is told, and short ways to run guests on it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use coracle_node::runtime::{
+    Connecting, ContainerId, ContainerSpec, Destination, Exit, Limits, LogStream, OpenError, ProbeAction, ProbeId,
+    ProbeResult, PullPolicy, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, Sandbox, StreamSpec,
+};
+use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
+
+/// Longer than anything here takes, on any machine: a test that gets here has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Default)]
+pub struct Host {
+    heard: Mutex<Heard>,
+    changed: Condvar,
+    runtime: OnceLock<Weak<WasmRuntime>>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    events: Vec<RuntimeEvent>,
+    logs: BTreeMap<(ContainerId, LogStreamName), Vec<u8>>,
+}
+
+type LogStreamName = &'static str;
+
+impl RuntimeHost for Host {
+    fn event(&self, event: RuntimeEvent) {
+        self.heard.lock().unwrap().events.push(event);
+        self.changed.notify_all();
+    }
+
+    fn log(&self, container: &ContainerId, stream: LogStream, bytes: &[u8]) {
+        let stream = if stream == LogStream::Stdout { "stdout" } else { "stderr" };
+        let mut heard = self.heard.lock().unwrap();
+        heard.logs.entry((container.clone(), stream)).or_default().extend_from_slice(bytes);
+        self.changed.notify_all();
+    }
+
+    /// A world in which every name is the pod itself.
+    fn connect(&self, from: &coracle_api::Uid, to: Destination) -> Connecting {
+        let runtime = self.runtime.get().and_then(Weak::upgrade);
+        let spec = StreamSpec::Port { pod: from.clone(), port: to.port };
+        Box::pin(async move { runtime.ok_or_else(|| OpenError("no runtime".to_owned()))?.open(spec) })
+    }
+
+    fn resolve(&self, _from: &coracle_api::Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
+        Err(OpenError(format!("lookup {name}: no such host")))
+    }
+}
+
+impl Host {
+    /// Waits for the first event that answers the question.
+    pub fn wait<T>(&self, what: &str, mut answer: impl FnMut(&RuntimeEvent) -> Option<T>) -> T {
+        let heard = self.heard.lock().unwrap();
+        let mut found = None;
+        let (heard, timeout) = self
+            .changed
+            .wait_timeout_while(heard, PATIENCE, |heard| {
+                found = heard.events.iter().find_map(&mut answer);
+                found.is_none()
+            })
+            .unwrap();
+        assert!(!timeout.timed_out(), "no {what}; heard {:?}", heard.events);
+        found.unwrap()
+    }
+}
+
+impl Host {
+    /// The CPU time of the one container, from the last `Stats`, which is taken out.
+    pub fn take_cpu_nanos(&self) -> u64 {
+        let mut heard = self.heard.lock().unwrap();
+        let cpu = heard.events.iter().rev().find_map(|event| match event {
+            RuntimeEvent::Stats(usage) => usage.values().next().map(|usage| usage.cpu_nanos),
+            _ => None,
+        });
+        heard.events.retain(|event| !matches!(event, RuntimeEvent::Stats(_)));
+        cpu.unwrap_or_default()
+    }
+}
+
+/// A runtime with one pod.
+pub struct World {
+    pub host: Arc<Host>,
+    pub runtime: Arc<WasmRuntime>,
+    probes: std::cell::Cell<u64>,
+}
+
+pub const POD: &str = "7d1f5f2e-0000-4000-8000-000000000001";
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(WasmOptions::default())
+    }
+
+    pub fn with(options: WasmOptions) -> Self {
+        let host = Arc::new(Host::default());
+        let runtime = WasmRuntime::new(options, Arc::clone(&host) as Arc<dyn RuntimeHost>).unwrap();
+        host.runtime.set(Arc::downgrade(&runtime)).unwrap();
+        let world = Self { host, runtime, probes: std::cell::Cell::new(0) };
+        world.runtime.command(RuntimeCommand::CreateSandbox(Sandbox {
+            pod: POD.into(),
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            hostname: "web-0".to_owned(),
+            address: IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5)),
+            service_account: "default".to_owned(),
+        }));
+        world
+    }
+
+    pub fn send(&self, command: RuntimeCommand) {
+        self.runtime.command(command);
+    }
+
+    pub fn create(&self, spec: ContainerSpec) -> Result<(), coracle_node::runtime::ContainerError> {
+        let wanted = spec.id.clone();
+        self.send(RuntimeCommand::CreateContainer(Box::new(spec)));
+        self.host.wait("ContainerCreated", |event| match event {
+            RuntimeEvent::ContainerCreated { id, result } if *id == wanted => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn start(&self, wanted: &ContainerId) -> Result<(), coracle_node::runtime::ContainerError> {
+        self.send(RuntimeCommand::StartContainer(wanted.clone()));
+        self.host.wait("ContainerStarted", |event| match event {
+            RuntimeEvent::ContainerStarted { id, result } if id == wanted => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn exit(&self, wanted: &ContainerId) -> Exit {
+        self.host.wait("ContainerExited", |event| match event {
+            RuntimeEvent::ContainerExited { id, exit } if id == wanted => Some(exit.clone()),
+            _ => None,
+        })
+    }
+
+    /// Runs the text of a module to its end.
+    pub fn run(&self, wat: &str, change: impl FnOnce(&mut ContainerSpec)) -> Exit {
+        let id = self.launch(wat, change);
+        self.exit(&id)
+    }
+
+    /// Starts the text of a module.
+    pub fn launch(&self, wat: &str, change: impl FnOnce(&mut ContainerSpec)) -> ContainerId {
+        self.runtime.import("guest", wat.as_bytes()).unwrap();
+        let mut spec = spec("guest");
+        change(&mut spec);
+        let id = spec.id.clone();
+        self.create(spec).unwrap();
+        self.start(&id).unwrap();
+        id
+    }
+
+    pub fn log(&self, id: &ContainerId, stream: LogStreamName) -> String {
+        let heard = self.host.heard.lock().unwrap();
+        let bytes = heard.logs.get(&(id.clone(), stream)).cloned().unwrap_or_default();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    pub fn probe(&self, action: ProbeAction) -> ProbeResult {
+        let number = self.probes.get();
+        self.probes.set(number + 1);
+        self.send(RuntimeCommand::Probe {
+            id: ProbeId(number),
+            container: spec("guest").id,
+            address: IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5)),
+            action,
+            timeout_millis: 60_000,
+        });
+        self.host.wait("Probed", |event| match event {
+            RuntimeEvent::Probed { id, result } if *id == ProbeId(number) => Some(result.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn pull(&self, wanted: &str, with: PullPolicy) -> RuntimeEvent {
+        self.send(RuntimeCommand::PullImage { image: wanted.to_owned(), policy: with });
+        self.host.wait("ImageReady", |event| match event {
+            RuntimeEvent::ImageReady { image, policy, .. } if image == wanted && *policy == with => Some(event.clone()),
+            _ => None,
+        })
+    }
+}
+
+pub fn spec(image: &str) -> ContainerSpec {
+    ContainerSpec {
+        id: ContainerId { pod: POD.into(), container: "main".to_owned(), instance: 0 },
+        image: image.to_owned(),
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        working_dir: None,
+        mounts: Vec::new(),
+        ports: Vec::new(),
+        limits: Limits::default(),
+        termination_message_path: "/dev/termination-log".to_owned(),
+    }
+}
