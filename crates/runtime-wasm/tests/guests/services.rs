@@ -55,7 +55,6 @@ fn serving(world: &World) -> ContainerId {
 
 /// A whole exchange over a stream of the runtime's.
 fn exchange(world: &World, request: &str) -> String {
-    use futures_io::{AsyncRead, AsyncWrite};
     use std::future::poll_fn;
     let mut stream = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
     let exchanged = async {

@@ -15,7 +15,7 @@ use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
-pub struct Host {
+pub(crate) struct Host {
     heard: Mutex<Heard>,
     changed: Condvar,
     runtime: OnceLock<Weak<WasmRuntime>>,
@@ -56,7 +56,7 @@ impl RuntimeHost for Host {
 
 impl Host {
     /// Waits for the first event that answers the question.
-    pub fn wait<T>(&self, what: &str, mut answer: impl FnMut(&RuntimeEvent) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, mut answer: impl FnMut(&RuntimeEvent) -> Option<T>) -> T {
         let heard = self.heard.lock().unwrap();
         let mut found = None;
         let (heard, timeout) = self
@@ -73,7 +73,7 @@ impl Host {
 
 impl Host {
     /// The CPU time of the one container, from the last `Stats`, which is taken out.
-    pub fn take_cpu_nanos(&self) -> u64 {
+    pub(crate) fn take_cpu_nanos(&self) -> u64 {
         let mut heard = self.heard.lock().unwrap();
         let cpu = heard.events.iter().rev().find_map(|event| match event {
             RuntimeEvent::Stats(usage) => usage.values().next().map(|usage| usage.cpu_nanos),
@@ -85,20 +85,20 @@ impl Host {
 }
 
 /// A runtime with one pod.
-pub struct World {
-    pub host: Arc<Host>,
-    pub runtime: Arc<WasmRuntime>,
+pub(crate) struct World {
+    pub(crate) host: Arc<Host>,
+    pub(crate) runtime: Arc<WasmRuntime>,
     probes: std::cell::Cell<u64>,
 }
 
-pub const POD: &str = "7d1f5f2e-0000-4000-8000-000000000001";
+pub(crate) const POD: &str = "7d1f5f2e-0000-4000-8000-000000000001";
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(WasmOptions::default())
     }
 
-    pub fn with(options: WasmOptions) -> Self {
+    pub(crate) fn with(options: WasmOptions) -> Self {
         let host = Arc::new(Host::default());
         let runtime = WasmRuntime::new(options, Arc::clone(&host) as Arc<dyn RuntimeHost>).unwrap();
         host.runtime.set(Arc::downgrade(&runtime)).unwrap();
@@ -114,11 +114,11 @@ impl World {
         world
     }
 
-    pub fn send(&self, command: RuntimeCommand) {
+    pub(crate) fn send(&self, command: RuntimeCommand) {
         self.runtime.command(command);
     }
 
-    pub fn create(&self, spec: ContainerSpec) -> Result<(), coracle_node::runtime::ContainerError> {
+    pub(crate) fn create(&self, spec: ContainerSpec) -> Result<(), coracle_node::runtime::ContainerError> {
         let wanted = spec.id.clone();
         self.send(RuntimeCommand::CreateContainer(Box::new(spec)));
         self.host.wait("ContainerCreated", |event| match event {
@@ -127,7 +127,7 @@ impl World {
         })
     }
 
-    pub fn start(&self, wanted: &ContainerId) -> Result<(), coracle_node::runtime::ContainerError> {
+    pub(crate) fn start(&self, wanted: &ContainerId) -> Result<(), coracle_node::runtime::ContainerError> {
         self.send(RuntimeCommand::StartContainer(wanted.clone()));
         self.host.wait("ContainerStarted", |event| match event {
             RuntimeEvent::ContainerStarted { id, result } if id == wanted => Some(result.clone()),
@@ -135,7 +135,7 @@ impl World {
         })
     }
 
-    pub fn exit(&self, wanted: &ContainerId) -> Exit {
+    pub(crate) fn exit(&self, wanted: &ContainerId) -> Exit {
         self.host.wait("ContainerExited", |event| match event {
             RuntimeEvent::ContainerExited { id, exit } if id == wanted => Some(exit.clone()),
             _ => None,
@@ -143,13 +143,13 @@ impl World {
     }
 
     /// Runs the text of a module to its end.
-    pub fn run(&self, wat: &str, change: impl FnOnce(&mut ContainerSpec)) -> Exit {
+    pub(crate) fn run(&self, wat: &str, change: impl FnOnce(&mut ContainerSpec)) -> Exit {
         let id = self.launch(wat, change);
         self.exit(&id)
     }
 
     /// Starts the text of a module.
-    pub fn launch(&self, wat: &str, change: impl FnOnce(&mut ContainerSpec)) -> ContainerId {
+    pub(crate) fn launch(&self, wat: &str, change: impl FnOnce(&mut ContainerSpec)) -> ContainerId {
         self.runtime.import("guest", wat.as_bytes()).unwrap();
         let mut spec = spec("guest");
         change(&mut spec);
@@ -159,13 +159,13 @@ impl World {
         id
     }
 
-    pub fn log(&self, id: &ContainerId, stream: LogStreamName) -> String {
+    pub(crate) fn log(&self, id: &ContainerId, stream: LogStreamName) -> String {
         let heard = self.host.heard.lock().unwrap();
         let bytes = heard.logs.get(&(id.clone(), stream)).cloned().unwrap_or_default();
         String::from_utf8(bytes).unwrap()
     }
 
-    pub fn probe(&self, action: ProbeAction) -> ProbeResult {
+    pub(crate) fn probe(&self, action: ProbeAction) -> ProbeResult {
         let number = self.probes.get();
         self.probes.set(number + 1);
         self.send(RuntimeCommand::Probe {
@@ -181,7 +181,7 @@ impl World {
         })
     }
 
-    pub fn pull(&self, wanted: &str, with: PullPolicy) -> RuntimeEvent {
+    pub(crate) fn pull(&self, wanted: &str, with: PullPolicy) -> RuntimeEvent {
         self.send(RuntimeCommand::PullImage { image: wanted.to_owned(), policy: with });
         self.host.wait("ImageReady", |event| match event {
             RuntimeEvent::ImageReady { image, policy, .. } if image == wanted && *policy == with => Some(event.clone()),
@@ -190,7 +190,7 @@ impl World {
     }
 }
 
-pub fn spec(image: &str) -> ContainerSpec {
+pub(crate) fn spec(image: &str) -> ContainerSpec {
     ContainerSpec {
         id: ContainerId { pod: POD.into(), container: "main".to_owned(), instance: 0 },
         image: image.to_owned(),
