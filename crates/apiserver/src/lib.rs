@@ -2,6 +2,10 @@
 //!
 //! This crate opens no socket and waits for nothing: what needs the world is returned as plain data in [`Next`],
 //! and the driver resumes the machine with what came of it.
+//!
+//! A driver makes a [`RequestMachine`] for each request and calls [`RequestMachine::advance`] until it answers, watches or tunnels:
+//! a proposed transaction is settled by the store, and the machine goes on from a view that has it. A [`Watcher`] is polled with
+//! the current view whenever [`coracle_store::View::last_change`] of its resource has moved, or the time it named has come.
 
 mod answer;
 mod authorize;

@@ -327,6 +327,13 @@ impl RequestMachine {
     /// The last touches that every answer gets.
     fn respond(&mut self, mut response: Response) -> Next {
         let failed = !response.is_success();
+        if response.status == 500 {
+            let (method, path, user) = (self.request.method, &self.request.path, &self.request.user.name);
+            let body = response.bytes();
+            tracing::warn!(?method, path, user, answer = %String::from_utf8_lossy(&body), "a request failed");
+        } else {
+            tracing::debug!(method = ?self.request.method, path = self.request.path, status = response.status, "answered");
+        }
         if failed && crate::request::negotiate::pretty(&self.request) && is_json(&response) {
             response = answer::indented(response);
         }

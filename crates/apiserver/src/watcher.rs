@@ -113,7 +113,10 @@ impl Watcher {
     pub fn poll(&mut self, view: &View, now: Now) -> WatchPoll {
         let mut told = Told::default();
         self.tell_initial(now, &mut told);
-        if self.initial.is_none() && !told.is_full() {
+        if told.is_full() {
+            // There may be changes behind what was there at the start.
+            told.full = true;
+        } else {
             self.tell_changes(view, now, &mut told);
         }
         if now.mono >= self.deadline {

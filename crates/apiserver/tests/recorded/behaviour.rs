@@ -359,16 +359,41 @@ fn a_protobuf_body_is_read() {
 }
 
 #[test]
-fn a_service_address_is_given_once() {
+fn a_service_address_is_given_once_even_to_two_at_a_time() {
     let mut server = Server::new();
     let path = "/api/v1/namespaces/default/services";
-    let service =
-        |name: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": "10.43.0.77", "ports": [{"port": 80}]}});
-    server.ok(Method::Post, path, service("a"));
-    let (code, message) = server.fails(Method::Post, path, service("b"));
-    let expected = "Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"10.43.0.77\"]: \
-        failed to allocate IP 10.43.0.77: provided IP is already allocated";
-    assert_eq!((code, message.as_str()), (422, expected));
+    let service = |name: &str| {
+        let spec = json!({"clusterIP": "10.43.0.77", "ports": [{"port": 80}]});
+        request(Method::Post, path).json(json!({"metadata": {"name": name}, "spec": spec}))
+    };
+    let other = server.proposed(service("a"));
+    server.meanwhile(other);
+    let expected = |name: &str| {
+        format!(
+            "Service \"{name}\" is invalid: spec.clusterIPs: Invalid value: [\"10.43.0.77\"]: \
+             failed to allocate IP 10.43.0.77: provided IP is already allocated"
+        )
+    };
+    // The first finds it taken when its transaction is applied, the second already in the view.
+    for name in ["b", "c"] {
+        let status = server.response(service(name)).failure().unwrap();
+        assert_eq!((status.code, status.message), (422, expected(name)));
+    }
+    server.ok(Method::Delete, &format!("{path}/a"), Value::Null);
+    assert_eq!(server.response(service("b")).status, 201);
+}
+
+#[test]
+fn a_generated_name_that_is_taken_is_replaced_by_another() {
+    let mut server = Server::new();
+    let generate = request(Method::Post, MAPS).json(json!({"metadata": {"generateName": "gn-"}}));
+    // Both machines draw from the same seed, so the other takes the very name that comes first.
+    let seed = server.rng.clone();
+    let other = server.proposed(generate.clone());
+    server.rng = seed;
+    server.meanwhile(other);
+    assert_eq!(server.response(generate).status, 201);
+    assert_eq!(names(&server.get(MAPS)).len(), 2);
 }
 
 #[test]
@@ -426,4 +451,49 @@ fn a_revision_that_is_not_there_yet_is_waited_for_and_then_refused() {
     let (code, message) = server.fails(Method::Get, &format!("{MAPS}?resourceVersion={later}"), Value::Null);
     assert_eq!(code, 504);
     assert!(message.starts_with(&format!("Timeout: Too large resource version: {later}")), "{message}");
+}
+
+#[test]
+fn what_changes_while_a_watch_tells_what_was_there_is_told_next() {
+    let mut server = Server::new();
+    for index in 0..256 {
+        server.ok(Method::Post, MAPS, config_map(&format!("c{index}"), "1"));
+    }
+    let mut watcher = server.watch(&format!("{MAPS}?watch=true"));
+    server.ok(Method::Post, MAPS, config_map("late", "1"));
+    let first = watcher.poll(&server.view(), server.now);
+    assert_eq!((first.frames.len(), first.wake_at), (256, Some(server.now.mono)));
+    let (events, _) = server.poll(&mut watcher);
+    assert_eq!(kinds_of(&events), ["ADDED late"]);
+}
+
+#[test]
+fn a_watcher_that_falls_out_of_the_window_is_told_to_list_again() {
+    let mut server = Server::new();
+    let mut watcher = server.watch(&format!("{MAPS}?watch=true&resourceVersion={}", server.view().revision()));
+    server.ok(Method::Post, MAPS, config_map("a", "1"));
+    server.advance(Duration::from_mins(10));
+    server.ok(Method::Post, MAPS, config_map("b", "1"));
+    let (events, closed) = server.poll(&mut watcher);
+    assert_eq!((events.len(), closed), (1, true));
+    assert_eq!((&events[0]["type"], &events[0]["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(events[0]["object"]["reason"], "Expired");
+}
+
+#[test]
+fn a_page_whose_state_is_gone_says_how_to_go_on() {
+    let mut server = Server::new();
+    for name in ["a", "b", "c"] {
+        server.ok(Method::Post, MAPS, config_map(name, "1"));
+    }
+    let first = server.get(&format!("{MAPS}?limit=1"));
+    server.ok(Method::Post, MAPS, config_map("d", "1"));
+    server.advance(Duration::from_mins(10));
+    server.ok(Method::Post, MAPS, config_map("e", "1"));
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let gone = server.send(Method::Get, &format!("{MAPS}?limit=1&continue={token}"), Value::Null);
+    assert_eq!((gone.status, gone.failure().unwrap().reason), (410, Some(coracle_api::Reason::Expired)));
+    let token = gone.value()["metadata"]["continue"].as_str().unwrap().to_owned();
+    let rest = server.get(&format!("{MAPS}?continue={token}"));
+    assert_eq!(names(&rest), ["b", "c", "d", "e"]);
 }

@@ -25,7 +25,7 @@ pub(crate) enum Reply {
 pub(crate) struct Server {
     store: Store,
     options: Arc<ServerOptions>,
-    rng: Rng,
+    pub(crate) rng: Rng,
     pub(crate) now: Now,
     /// Runs between a proposal and its application, once: what another client does in between.
     meanwhile: Option<Transaction>,
@@ -87,6 +87,16 @@ impl Server {
                 Next::WaitFor(_) => resume = Resume::NotReached,
                 Next::Call(callout) => panic!("nobody answers {callout:?}"),
             }
+        }
+    }
+
+    /// What a request proposes first, without applying it.
+    #[track_caller]
+    pub(crate) fn proposed(&mut self, request: Request) -> Transaction {
+        let mut machine = RequestMachine::new(self.options.clone(), request, self.rng.fork());
+        match machine.advance(&self.store.view(), self.now, Resume::Start) {
+            Next::Propose(transaction) => transaction,
+            other => panic!("not a proposal: {other:?}"),
         }
     }
 
