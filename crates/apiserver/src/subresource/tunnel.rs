@@ -70,7 +70,8 @@ fn split_name(given: &str) -> Option<(bool, &str, Option<&str>)> {
 /// `pods/exec` and `pods/attach`: what is wrong with the request is told first.
 pub(super) fn not_yet(context: &mut Context<'_>) -> Result<Step, Status> {
     node_of(context)?;
-    let what = format!("{} into a container", context.path.subresource);
+    let preposition = if context.path.subresource == "exec" { "into" } else { "to" };
+    let what = format!("{} {preposition} a container", context.path.subresource);
     Err(error::not_here(&what))
 }
 

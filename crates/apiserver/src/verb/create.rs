@@ -34,6 +34,19 @@ pub(crate) fn check_namespace(context: &Context<'_>, value: &Value) -> Result<()
     Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
 }
 
+/// The body's name must be the path's.
+pub(crate) fn check_name(context: &Context<'_>, value: &Value) -> Result<(), Status> {
+    let (name, url) = (value["metadata"]["name"].as_str().unwrap_or_default(), &context.path.name);
+    if name == url {
+        return Ok(());
+    }
+    Err(Status::bad_request(if name.is_empty() {
+        format!("the name of the object ({url} based on URL) was undeterminable: name must be provided")
+    } else {
+        format!("the name of the object ({name}) does not match the name on the URL ({url})")
+    }))
+}
+
 /// Proposes a new object; `change` says how its fields are recorded as managed.
 pub(crate) fn propose(
     context: &mut Context<'_>,

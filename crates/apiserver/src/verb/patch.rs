@@ -10,7 +10,7 @@ use crate::context::{Context, Shape, Step};
 use crate::error::field_cause;
 use crate::request::negotiate::media_type;
 use crate::request::options::{FieldValidation, WriteOptions};
-use crate::verb::create::value_of;
+use crate::verb::create::{check_name, value_of};
 use crate::verb::get::existing;
 use crate::verb::update;
 use crate::{decode, managed_fields};
@@ -109,12 +109,8 @@ pub(crate) fn decoded(
 
 /// A patch changes neither the name nor the namespace.
 pub(crate) fn check_names(context: &Context<'_>, value: &Value) -> Result<(), Status> {
-    let (name, namespace) = (value["metadata"]["name"].as_str().unwrap_or_default(), &context.path.namespace);
-    if name != context.path.name {
-        let url = &context.path.name;
-        let message = format!("the name of the object ({name}) does not match the name on the URL ({url})");
-        return Err(Status::bad_request(message));
-    }
+    check_name(context, value)?;
+    let namespace = &context.path.namespace;
     let stated = value["metadata"]["namespace"].as_str().unwrap_or_default();
     if stated != namespace {
         let message =

@@ -10,7 +10,7 @@ use crate::context::{Context, Finish, Proposal, Shape, Step};
 use crate::error::{self, invalid_cause};
 use crate::request::options::WriteOptions;
 use crate::validation::meta;
-use crate::verb::create::{self, check_namespace, metadata_of, put, value_of};
+use crate::verb::create::{self, check_name, check_namespace, metadata_of, put, value_of};
 use crate::{decode, managed_fields};
 
 /// What a client cannot change: it is taken over from the stored object.
@@ -45,18 +45,6 @@ fn create_instead(context: &mut Context<'_>, mut value: Value, options: &WriteOp
     }
     metadata.remove("resourceVersion");
     create::propose(context, value, options, managed_fields::Change::Update)
-}
-
-fn check_name(context: &Context<'_>, value: &Value) -> Result<(), Status> {
-    let name = value["metadata"]["name"].as_str().unwrap_or_default();
-    if name == context.path.name {
-        return Ok(());
-    }
-    Err(Status::bad_request(if name.is_empty() {
-        "name must be provided".into()
-    } else {
-        format!("the name of the object ({name}) does not match the name on the URL ({})", context.path.name)
-    }))
 }
 
 /// Proposes a change of `old` to `value`; both are whole objects. What is the same writes nothing.

@@ -497,3 +497,28 @@ fn a_page_whose_state_is_gone_says_how_to_go_on() {
     let rest = server.get(&format!("{MAPS}?continue={token}"));
     assert_eq!(names(&rest), ["b", "c", "d", "e"]);
 }
+
+#[test]
+fn a_patch_cannot_rename() {
+    let mut server = Server::new();
+    server.ok(Method::Post, MAPS, config_map("a", "1"));
+    let patch = |name: Value| json!({"metadata": {"name": name}});
+    let refused = |response: coracle_api::Response| response.failure().unwrap().message;
+    let path = format!("{MAPS}/a");
+    let renamed = refused(server.merge(&path, patch(json!("b"))));
+    assert_eq!(renamed, "the name of the object (b) does not match the name on the URL (a)");
+    let unnamed = refused(server.merge(&path, patch(Value::Null)));
+    assert_eq!(unnamed, "the name of the object (a based on URL) was undeterminable: name must be provided");
+}
+
+#[test]
+fn what_is_not_here_says_so() {
+    let mut server = Server::new();
+    running_pod(&mut server);
+    let (code, message) = server.fails(Method::Post, &format!("{PODS_PATH}/p/exec?command=ls"), Value::Null);
+    assert_eq!((code, message.as_str()), (501, "exec into a container is not supported by this server yet"));
+    for path in ["/apis/batch/v1/jobs", "/api/v1/nonsense", "/nonsense", "/openapi/v2"] {
+        let (code, message) = server.fails(Method::Get, path, Value::Null);
+        assert_eq!((code, message.as_str()), (404, "the server could not find the requested resource"), "{path}");
+    }
+}
