@@ -222,6 +222,19 @@ pub(crate) fn indented(mut response: Response) -> Response {
     response
 }
 
+/// The value of a `Warning` header: 299 and a quoted string (RFC 9110); what is no visible ASCII is left out.
+pub(crate) fn warning(text: &str) -> String {
+    let mut out = String::from("299 - \"");
+    for c in text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ') {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
+}
+
 fn yaml(json: &[u8]) -> Vec<u8> {
     let value: Value = serde_json::from_slice(json).unwrap_or_default();
     crate::decode::to_yaml(&value).into_bytes()

@@ -341,7 +341,7 @@ impl RequestMachine {
             response.headers.push(("cache-control", "no-cache, private".into()));
         }
         for warning in self.warnings.drain(..) {
-            response.headers.push(("warning", format!("299 - {}", quoted(&warning))));
+            response.headers.push(("warning", answer::warning(&warning)));
         }
         Next::Respond(response)
     }
@@ -349,17 +349,4 @@ impl RequestMachine {
 
 fn is_json(response: &Response) -> bool {
     response.headers.iter().any(|(name, value)| *name == "content-type" && value == "application/json")
-}
-
-/// A quoted string of HTTP (RFC 9110): what is no visible ASCII is left out.
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ') {
-        if matches!(c, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(c);
-    }
-    out.push('"');
-    out
 }

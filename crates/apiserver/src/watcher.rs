@@ -13,7 +13,7 @@ use coracle_api::{GroupResource, Object, Resource, Revision};
 use coracle_base::{Instant, Now};
 use coracle_store::{Change, View};
 
-use crate::answer::Presenter;
+use crate::answer::{self, Presenter};
 use crate::context::Context;
 use crate::error;
 use crate::request::negotiate::Encoding;
@@ -65,6 +65,7 @@ pub struct Watcher {
     deadline: Instant,
     next_bookmark: Instant,
     columns_told: bool,
+    warnings: Vec<String>,
 }
 
 impl Watcher {
@@ -87,6 +88,7 @@ impl Watcher {
             deadline,
             next_bookmark: context.now.mono,
             columns_told: false,
+            warnings: context.warnings.clone(),
         };
         watcher.next_bookmark = watcher.bookmark_after(context.now.mono);
         match begin {
@@ -104,7 +106,15 @@ impl Watcher {
         &self.resource.group_resource
     }
 
-    /// The headers of the answer that the frames follow.
+    /// The headers of the answer that the frames follow, names in lower case.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers =
+            vec![("content-type", self.content_type().to_owned()), ("cache-control", "no-cache, private".to_owned())];
+        headers.extend(self.warnings.iter().map(|warning| ("warning", answer::warning(warning))));
+        headers
+    }
+
+    /// The content type of that answer.
     pub fn content_type(&self) -> &'static str {
         self.encoding.content_type()
     }

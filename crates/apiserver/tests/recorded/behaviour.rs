@@ -1,21 +1,13 @@
-//! What no recording shows: conflicts, pages, watches, deletions, representations.
+//! What no recording shows: conflicts, pages, deletions, representations.
 
 use std::time::Duration;
 
-use coracle_api::resources::{CONFIG_MAPS, PODS};
+use coracle_api::resources::CONFIG_MAPS;
 use coracle_api::{Body, Method, Object, ObjectKey, Revision};
-use coracle_apiserver::TunnelSpec;
 use coracle_store::{Transaction, Write};
 use serde_json::{Value, json};
 
-use crate::harness::{Reply, Server, bytes, request};
-
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const PODS_PATH: &str = "/api/v1/namespaces/default/pods";
-
-fn config_map(name: &str, value: &str) -> Value {
-    json!({"metadata": {"name": name}, "data": {"k": value}})
-}
+use crate::harness::{MAPS, Server, bytes, config_map, names, request};
 
 /// What another client writes in the middle of a request.
 fn other_write(server: &Server, name: &str, value: &str) -> Transaction {
@@ -25,20 +17,6 @@ fn other_write(server: &Server, name: &str, value: &str) -> Transaction {
     let object = Object::new(key.clone(), Revision(0), object, std::collections::BTreeMap::new());
     let write = Write::Put { key, body: object.body().clone(), attributes: object.attributes().clone() };
     Transaction { writes: vec![write], ..Transaction::default() }
-}
-
-fn names(list: &Value) -> Vec<String> {
-    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().into()).collect()
-}
-
-fn kinds_of(events: &[Value]) -> Vec<String> {
-    events
-        .iter()
-        .map(|event| {
-            let metadata = &event["object"]["metadata"];
-            format!("{} {}", event["type"].as_str().unwrap(), metadata["name"].as_str().unwrap_or("-"))
-        })
-        .collect()
 }
 
 #[test]
@@ -165,55 +143,6 @@ fn nothing_is_created_in_a_namespace_that_is_going_away() {
 }
 
 #[test]
-fn a_watch_tells_when_an_object_begins_and_ceases_to_match() {
-    let mut server = Server::new();
-    let mut watcher =
-        server.watch(&format!("{MAPS}?watch=true&labelSelector=app%3Dx&resourceVersion={}", server.view().revision()));
-    server.ok(Method::Post, MAPS, json!({"metadata": {"name": "a"}}));
-    let label = |value: Value| json!({"metadata": {"labels": {"app": value}}});
-    for value in [json!("x"), json!("x"), json!("y")] {
-        server.merge(&format!("{MAPS}/a"), label(value));
-    }
-    let (events, closed) = server.poll(&mut watcher);
-    assert_eq!((kinds_of(&events), closed), (vec!["ADDED a".into(), "DELETED a".into()], false));
-    let last = events[1]["object"]["metadata"]["resourceVersion"].as_str().unwrap();
-    assert_eq!(last, server.view().revision().to_string());
-}
-
-#[test]
-fn a_watch_sends_bookmarks_each_minute_and_before_its_end() {
-    let mut server = Server::new();
-    let path = format!(
-        "{MAPS}?watch=true&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}",
-        server.view().revision()
-    );
-    let mut watcher = server.watch(&path);
-    let mut told = Vec::new();
-    for second in 1..=90 {
-        server.advance(Duration::from_secs(1));
-        let (events, closed) = server.poll(&mut watcher);
-        told.extend(events.iter().map(|_| second));
-        assert_eq!(closed, second == 90);
-    }
-    assert_eq!(told, [60, 88]);
-}
-
-#[test]
-fn a_long_backlog_is_told_in_slices() {
-    let mut server = Server::new();
-    let revision = server.view().revision();
-    for index in 0..300 {
-        server.ok(Method::Post, MAPS, config_map(&format!("c{index}"), "1"));
-    }
-    let mut watcher = server.watch(&format!("{MAPS}?watch=true&resourceVersion={revision}"));
-    let first = watcher.poll(&server.view(), server.now);
-    assert_eq!((first.frames.len(), first.wake_at), (256, Some(server.now.mono)));
-    let second = watcher.poll(&server.view(), server.now);
-    assert_eq!(second.frames.len(), 44);
-    assert!(second.wake_at > Some(server.now.mono));
-}
-
-#[test]
 fn answers_come_as_yaml_where_that_is_asked_for() {
     let mut server = Server::new();
     let mut create = request(Method::Post, MAPS).content_type("application/yaml");
@@ -264,70 +193,6 @@ fn documents_may_be_kept_for_ever_under_their_hash() {
     let cache = document.headers.iter().find(|(name, _)| *name == "cache-control").unwrap();
     assert!(document.status == 200 && cache.1.contains("immutable"), "{cache:?}");
     assert!(document.value()["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"].is_object());
-}
-
-/// A pod that a node has, running.
-fn running_pod(server: &mut Server) {
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    server.ok(Method::Post, PODS_PATH, pod);
-    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
-    server.ok(Method::Post, &format!("{PODS_PATH}/p/binding"), binding);
-    let state =
-        json!({"name": "c", "state": {"running": {}}, "image": "i", "imageID": "i", "ready": true, "restartCount": 0});
-    server
-        .merge(&format!("{PODS_PATH}/p/status"), json!({"status": {"phase": "Running", "containerStatuses": [state]}}));
-}
-
-#[test]
-fn a_pod_is_bound_once_and_found_by_its_node() {
-    let mut server = Server::new();
-    running_pod(&mut server);
-    let again = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n2"}});
-    let (code, message) = server.fails(Method::Post, &format!("{PODS_PATH}/p/binding"), again);
-    let expected = "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"";
-    assert_eq!((code, message.as_str()), (409, expected));
-    let found = server.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1");
-    assert_eq!(names(&found), ["p"]);
-    assert!(names(&server.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn2")).is_empty());
-}
-
-#[test]
-fn a_scheduled_pod_is_deleted_gracefully_and_then_for_good() {
-    let mut server = Server::new();
-    running_pod(&mut server);
-    let path = format!("{PODS_PATH}/p");
-    let going = server.ok(Method::Delete, &path, Value::Null);
-    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
-    assert_eq!(going["metadata"]["generation"], 2);
-    server.ok(Method::Delete, &path, json!({"gracePeriodSeconds": 0}));
-    assert!(server.view().object(&ObjectKey::new(PODS, "default", "p")).is_none());
-}
-
-#[test]
-fn an_eviction_deletes_the_pod() {
-    let mut server = Server::new();
-    running_pod(&mut server);
-    let eviction =
-        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p", "namespace": "default"}});
-    let answer = server.ok(Method::Post, &format!("{PODS_PATH}/p/eviction"), eviction);
-    assert_eq!(answer["status"], "Success");
-    assert!(server.get(&format!("{PODS_PATH}/p"))["metadata"]["deletionTimestamp"].is_string());
-}
-
-#[test]
-fn a_log_is_read_from_the_node_that_has_it() {
-    let mut server = Server::new();
-    running_pod(&mut server);
-    let Reply::Tunnel(TunnelSpec::Log { node, container, options, .. }) =
-        server.run(request(Method::Get, &format!("{PODS_PATH}/p/log?follow=true&tailLines=5")))
-    else {
-        panic!("no log")
-    };
-    assert_eq!((node.as_str(), container.as_str(), options.follow, options.tail_lines), ("n1", "c", true, Some(5)));
-    let (code, message) = server.fails(Method::Get, &format!("{PODS_PATH}/p/log?previous=true"), Value::Null);
-    assert_eq!((code, message.as_str()), (400, "previous terminated container \"c\" in pod \"p\" not found"));
-    let (_, message) = server.fails(Method::Get, &format!("{PODS_PATH}/p/log?container=x"), Value::Null);
-    assert_eq!(message, "container x is not valid for pod p");
 }
 
 #[test]
@@ -397,16 +262,6 @@ fn a_generated_name_that_is_taken_is_replaced_by_another() {
 }
 
 #[test]
-fn an_unscheduled_pod_has_no_log_and_no_shell() {
-    let mut server = Server::new();
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    server.ok(Method::Post, PODS_PATH, pod);
-    let (code, message) = server.fails(Method::Get, &format!("{PODS_PATH}/p/portforward?ports=80"), Value::Null);
-    assert_eq!((code, message.as_str()), (400, "pod p does not have a host assigned"));
-    assert_eq!(server.send(Method::Get, &format!("{PODS_PATH}/p/log"), Value::Null).status, 204);
-}
-
-#[test]
 fn a_controller_writes_as_itself() {
     let mut server = Server::new();
     let mut create = request(Method::Post, MAPS).json(config_map("a", "1"));
@@ -414,22 +269,6 @@ fn a_controller_writes_as_itself() {
     create.user_agent = None;
     let created = server.response(create).value();
     assert_eq!(created["metadata"]["managedFields"][0]["manager"], "root-ca");
-}
-
-#[test]
-fn a_scale_of_something_that_is_no_number_changes_nothing() {
-    let mut server = Server::new();
-    let labels = json!({"app": "d"});
-    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    let spec = json!({"replicas": 3, "selector": {"matchLabels": labels}, "template": template});
-    let path = "/apis/apps/v1/namespaces/default/deployments";
-    server.ok(Method::Post, path, json!({"metadata": {"name": "d"}, "spec": spec}));
-    let scale = format!("{path}/d/scale");
-    assert_eq!(server.merge(&scale, json!({"spec": {"replicas": "many"}})).status, 422);
-    assert_eq!(server.merge(&scale, json!({"spec": {"replicas": -1}})).status, 422);
-    assert_eq!(server.get(&scale)["spec"]["replicas"], 3);
-    assert_eq!(server.merge(&scale, json!({"spec": {"replicas": 5}})).value()["spec"]["replicas"], 5);
-    assert_eq!(server.get(&format!("{path}/d"))["metadata"]["generation"], 2);
 }
 
 #[test]
@@ -451,33 +290,6 @@ fn a_revision_that_is_not_there_yet_is_waited_for_and_then_refused() {
     let (code, message) = server.fails(Method::Get, &format!("{MAPS}?resourceVersion={later}"), Value::Null);
     assert_eq!(code, 504);
     assert!(message.starts_with(&format!("Timeout: Too large resource version: {later}")), "{message}");
-}
-
-#[test]
-fn what_changes_while_a_watch_tells_what_was_there_is_told_next() {
-    let mut server = Server::new();
-    for index in 0..256 {
-        server.ok(Method::Post, MAPS, config_map(&format!("c{index}"), "1"));
-    }
-    let mut watcher = server.watch(&format!("{MAPS}?watch=true"));
-    server.ok(Method::Post, MAPS, config_map("late", "1"));
-    let first = watcher.poll(&server.view(), server.now);
-    assert_eq!((first.frames.len(), first.wake_at), (256, Some(server.now.mono)));
-    let (events, _) = server.poll(&mut watcher);
-    assert_eq!(kinds_of(&events), ["ADDED late"]);
-}
-
-#[test]
-fn a_watcher_that_falls_out_of_the_window_is_told_to_list_again() {
-    let mut server = Server::new();
-    let mut watcher = server.watch(&format!("{MAPS}?watch=true&resourceVersion={}", server.view().revision()));
-    server.ok(Method::Post, MAPS, config_map("a", "1"));
-    server.advance(Duration::from_mins(10));
-    server.ok(Method::Post, MAPS, config_map("b", "1"));
-    let (events, closed) = server.poll(&mut watcher);
-    assert_eq!((events.len(), closed), (1, true));
-    assert_eq!((&events[0]["type"], &events[0]["object"]["code"]), (&json!("ERROR"), &json!(410)));
-    assert_eq!(events[0]["object"]["reason"], "Expired");
 }
 
 #[test]
@@ -509,16 +321,4 @@ fn a_patch_cannot_rename() {
     assert_eq!(renamed, "the name of the object (b) does not match the name on the URL (a)");
     let unnamed = refused(server.merge(&path, patch(Value::Null)));
     assert_eq!(unnamed, "the name of the object (a based on URL) was undeterminable: name must be provided");
-}
-
-#[test]
-fn what_is_not_here_says_so() {
-    let mut server = Server::new();
-    running_pod(&mut server);
-    let (code, message) = server.fails(Method::Post, &format!("{PODS_PATH}/p/exec?command=ls"), Value::Null);
-    assert_eq!((code, message.as_str()), (501, "exec into a container is not supported by this server yet"));
-    for path in ["/apis/batch/v1/jobs", "/api/v1/nonsense", "/nonsense", "/openapi/v2"] {
-        let (code, message) = server.fails(Method::Get, path, Value::Null);
-        assert_eq!((code, message.as_str()), (404, "the server could not find the requested resource"), "{path}");
-    }
 }

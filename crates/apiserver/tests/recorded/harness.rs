@@ -207,3 +207,16 @@ fn decoded(text: &str) -> String {
     }
     String::from_utf8(out).unwrap()
 }
+
+/// The ConfigMaps of the namespace that tests write to.
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// A ConfigMap with one value.
+pub(crate) fn config_map(name: &str, value: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"k": value}})
+}
+
+/// The names of a list.
+pub(crate) fn names(list: &Value) -> Vec<String> {
+    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().into()).collect()
+}

@@ -6,3 +6,5 @@ mod behaviour;
 mod harness;
 mod masking;
 mod recording;
+mod subresources;
+mod watches;
