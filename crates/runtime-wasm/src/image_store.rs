@@ -170,10 +170,10 @@ impl ImageStore {
             return;
         }
         inner.blobs.remove(digest);
-        if let Some(path) = self.blob_path(digest) {
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "cannot remove an unused image");
-            }
+        if let Some(path) = self.blob_path(digest)
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove an unused image");
         }
     }
 }

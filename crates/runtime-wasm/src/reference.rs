@@ -75,7 +75,7 @@ fn is_host(domain: &str) -> bool {
 fn is_component(part: &str) -> bool {
     let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
-    let ends = bytes.first().is_some_and(|b| alphanumeric(b)) && bytes.last().is_some_and(|b| alphanumeric(b));
+    let ends = [bytes.first(), bytes.last()].into_iter().all(|end| end.is_some_and(alphanumeric));
     let separators = bytes.split(alphanumeric).filter(|run| !run.is_empty());
     ends && separators.into_iter().all(|run| matches!(run, b"." | b"_" | b"__") || run.iter().all(|b| *b == b'-'))
 }

@@ -3,7 +3,7 @@
 //! WASI gives guests folders, never single files. What Kubernetes mounts as a file (a `subPath` of a ConfigMap, the
 //! termination message) is put into a folder made for the container, which the guest sees in the file's parent's place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -39,16 +39,24 @@ impl PodDir {
 
     /// Makes a volume or replaces what is in it.
     pub(crate) fn write_volume(&self, volume: &str, source: &VolumeSource) -> Result<(), String> {
-        let dir = self.volume(volume)?;
+        let name = one_component(volume)?;
         match source {
             // The limit is the agent's to watch: a folder has none of its own.
-            VolumeSource::EmptyDir { size_limit: _ } => fs::create_dir_all(&dir).map_err(|error| error.to_string()),
-            VolumeSource::Files(contents) => replace_files(&dir, contents),
+            VolumeSource::EmptyDir { size_limit: _ } => {
+                fs::create_dir_all(self.scratch().join(name)).map_err(|error| error.to_string())
+            }
+            VolumeSource::Files(contents) => replace_files(&self.given().join(name), contents),
         }
     }
 
-    fn volume(&self, volume: &str) -> Result<PathBuf, String> {
-        Ok(self.0.join("volumes").join(one_component(volume)?))
+    /// Volumes that guests write to.
+    fn scratch(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+
+    /// Volumes whose files come from the cluster: guests only read them, whatever the mount says.
+    fn given(&self) -> PathBuf {
+        self.0.join("files")
     }
 
     fn container(&self, spec: &ContainerSpec) -> Result<PathBuf, String> {
@@ -59,12 +67,17 @@ impl PodDir {
     /// Finds or makes everything that a container mounts.
     pub(crate) fn prepare(&self, spec: &ContainerSpec) -> Result<Prepared, String> {
         let own = self.container(spec)?;
+        files::create_private_dir(&own).map_err(|error| format!("make the container's folder: {error}"))?;
+        // Links are followed once here, so that paths can be compared.
+        let given = fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone()).join("files");
         let mut preopens: Vec<Preopen> = Vec::new();
+        let own = fs::canonicalize(&own).map_err(|error| format!("find the container's folder: {error}"))?;
         let mut made = Made { own, dirs: BTreeMap::new() };
         for mount in &spec.mounts {
             match self.mounted(mount)? {
                 Mounted::Dir(host) => {
-                    preopens.push(Preopen { host, guest: mount.path.clone(), read_only: mount.read_only });
+                    let read_only = mount.read_only || host.starts_with(&given);
+                    preopens.push(Preopen { host, guest: mount.path.clone(), read_only });
                 }
                 Mounted::File(host) => {
                     let target = made.place(&mount.path)?;
@@ -74,7 +87,11 @@ impl PodDir {
         }
         let termination_message = match mounted_above(&preopens, &spec.termination_message_path) {
             Some(path) => path,
-            None => made.place(&spec.termination_message_path)?,
+            None => {
+                let path = made.place(&spec.termination_message_path)?;
+                fs::write(&path, b"").map_err(|error| format!("make the termination message: {error}"))?;
+                path
+            }
         };
         for (guest, host) in made.dirs {
             if preopens.iter().any(|preopen| preopen.guest.trim_end_matches('/') == guest.trim_end_matches('/')) {
@@ -82,32 +99,29 @@ impl PodDir {
             }
             preopens.push(Preopen { host, guest, read_only: false });
         }
-        if !termination_message.exists() {
-            fs::write(&termination_message, b"").map_err(|error| format!("make the termination message: {error}"))?;
-        }
         Ok(Prepared { preopens, termination_message })
     }
 
     fn mounted(&self, mount: &Mount) -> Result<Mounted, String> {
-        let dir = self.volume(&mount.volume)?;
-        if !dir.is_dir() {
-            return Err(format!("volume {:?} is not there", mount.volume));
-        }
+        let name = one_component(&mount.volume)?;
+        let found = [self.given(), self.scratch()].into_iter().map(|dir| dir.join(name)).find(|dir| dir.is_dir());
+        let root = found.and_then(|dir| fs::canonicalize(dir).ok());
+        let root = root.ok_or_else(|| format!("volume {:?} is not there", mount.volume))?;
         let Some(sub_path) = mount.sub_path.as_deref().filter(|path| !path.is_empty()) else {
-            return Ok(Mounted::Dir(dir));
+            return Ok(Mounted::Dir(root));
         };
-        let path = dir.join(relative(sub_path)?);
-        // The volume's guests may have put links into it: what is mounted has to lie inside all the same.
+        let path = root.join(relative(sub_path)?);
+        // Guests may have put links into the volume: what is mounted, or made, has to lie inside all the same.
+        let inside = path.ancestors().find_map(|part| fs::canonicalize(part).ok());
+        if !inside.is_some_and(|part| part.starts_with(&root)) {
+            return Err(format!("subPath {sub_path:?} is outside of its volume"));
+        }
+        let failed = |error: io::Error| format!("mount subPath {sub_path:?}: {error}");
         if !path.exists() {
-            fs::create_dir_all(&path).map_err(|error| format!("make subPath {sub_path:?}: {error}"))?;
+            fs::create_dir_all(&path).map_err(failed)?;
         }
-        let (real, root) = (fs::canonicalize(&path), fs::canonicalize(&dir));
-        match (real, root) {
-            (Ok(real), Ok(root)) if real.starts_with(&root) => {
-                Ok(if real.is_dir() { Mounted::Dir(real) } else { Mounted::File(real) })
-            }
-            _ => Err(format!("subPath {sub_path:?} is outside of its volume")),
-        }
+        let real = fs::canonicalize(&path).map_err(failed)?;
+        Ok(if real.is_dir() { Mounted::Dir(real) } else { Mounted::File(real) })
     }
 }
 
@@ -139,16 +153,18 @@ impl Made {
 fn mounted_above(preopens: &[Preopen], guest_path: &str) -> Option<PathBuf> {
     let inside = |preopen: &&Preopen| Path::new(guest_path).starts_with(&preopen.guest);
     let mount = preopens.iter().filter(inside).max_by_key(|preopen| preopen.guest.len())?;
-    Some(mount.host.join(Path::new(guest_path).strip_prefix(&mount.guest).ok()?))
+    let rest = Path::new(guest_path).strip_prefix(&mount.guest).ok()?;
+    Some(mount.host.join(relative(rest.to_str()?).ok()?))
 }
 
 /// What a container left as its termination message.
 pub(crate) fn termination_message(path: &Path) -> Option<String> {
-    let mut bytes = Vec::new();
-    // A guest may have put anything in its place: only a plain file is read, and a link is not followed.
-    if !fs::symlink_metadata(path).ok()?.is_file() {
+    // A guest may have put anything in its place, or links on the way there: only a plain file where it is expected is
+    // read. The folders above the mount are of this crate's making and were resolved before.
+    if fs::canonicalize(path).ok()? != path || !fs::symlink_metadata(path).ok()?.is_file() {
         return None;
     }
+    let mut bytes = Vec::new();
     fs::File::open(path).ok()?.take(TERMINATION_MESSAGE_MAX).read_to_end(&mut bytes).ok()?;
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -161,7 +177,7 @@ fn replace_files(dir: &Path, contents: &[VolumeFile]) -> Result<(), String> {
         move |error: io::Error| format!("write {path}: {error}")
     };
     fs::create_dir_all(dir).map_err(failed(dir))?;
-    let mut wanted = BTreeMap::new();
+    let mut wanted = BTreeSet::new();
     for file in contents {
         let path = dir.join(relative(&file.path)?);
         let parent = path.parent().unwrap_or(dir);
@@ -170,18 +186,18 @@ fn replace_files(dir: &Path, contents: &[VolumeFile]) -> Result<(), String> {
         if fs::read(&path).ok().as_deref() != Some(&*file.contents) {
             files::write_atomically(&path, &file.contents, file.mode).map_err(failed(&path))?;
         }
-        wanted.insert(path, ());
+        wanted.insert(path);
     }
     remove_unwanted(dir, &wanted).map_err(failed(dir))
 }
 
-fn remove_unwanted(dir: &Path, wanted: &BTreeMap<PathBuf, ()>) -> io::Result<()> {
+fn remove_unwanted(dir: &Path, wanted: &BTreeSet<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if wanted.contains_key(&path) {
+        if wanted.contains(&path) {
             continue;
         }
-        let holds_wanted = wanted.keys().any(|wanted| wanted.starts_with(&path));
+        let holds_wanted = wanted.iter().any(|wanted| wanted.starts_with(&path));
         match fs::symlink_metadata(&path)?.is_dir() {
             true if holds_wanted => remove_unwanted(&path, wanted)?,
             true => fs::remove_dir_all(&path)?,

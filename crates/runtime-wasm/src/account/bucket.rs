@@ -56,13 +56,12 @@ mod tests {
         let mut bucket = Bucket::new(500_000_000, 20 * MS, now);
         let mut ran = Duration::ZERO;
         while now < start + 1_000 * MS {
-            match bucket.pause(now) {
-                Some(pause) => now += pause + 2 * MS,
-                None => {
-                    bucket.spend(1_000_000);
-                    ran += MS;
-                    now += MS;
-                }
+            if let Some(pause) = bucket.pause(now) {
+                now += pause + 2 * MS;
+            } else {
+                bucket.spend(1_000_000);
+                ran += MS;
+                now += MS;
             }
         }
         let share = ran.as_secs_f64() / now.duration_since(start).as_secs_f64();

@@ -30,7 +30,7 @@ fn mount(path: &str, sub_path: Option<&str>) -> Mount {
 fn rewriting_a_volume_replaces_exactly_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let pod = PodDir(dir.path().into());
-    let volume = dir.path().join("volumes/config");
+    let volume = dir.path().join("files/config");
     pod.write_volume("config", &VolumeSource::Files(vec![file("a", "1"), file("sub/b", "2")])).unwrap();
     assert_eq!(fs::read_to_string(volume.join("sub/b")).unwrap(), "2");
     pod.write_volume("config", &VolumeSource::Files(vec![file("a", "3")])).unwrap();
@@ -71,4 +71,30 @@ fn a_missing_volume_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let error = PodDir(dir.path().into()).prepare(&spec(vec![mount("/config", None)])).unwrap_err();
     assert_eq!(error, "volume \"config\" is not there");
+}
+
+#[test]
+fn links_of_a_guest_lead_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = PodDir(dir.path().join("pod"));
+    fs::write(dir.path().join("secret"), "secret").unwrap();
+    pod.write_volume("config", &VolumeSource::EmptyDir { size_limit: None }).unwrap();
+    std::os::unix::fs::symlink("../../..", dir.path().join("pod/volumes/config/out")).unwrap();
+    let error = pod.prepare(&spec(vec![mount("/config", Some("out/made"))])).unwrap_err();
+    assert_eq!(error, "subPath \"out/made\" is outside of its volume");
+    assert!(!dir.path().join("made").exists());
+    let mut spec = spec(vec![mount("/config", None)]);
+    spec.termination_message_path = "/config/out/secret".to_owned();
+    let prepared = pod.prepare(&spec).unwrap();
+    assert!(prepared.termination_message.exists(), "through the link, it is there");
+    assert_eq!(termination_message(&prepared.termination_message), None);
+}
+
+#[test]
+fn files_from_the_cluster_are_read_only_whatever_the_mount_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = PodDir(dir.path().into());
+    pod.write_volume("config", &VolumeSource::Files(vec![file("a", "1")])).unwrap();
+    let prepared = pod.prepare(&spec(vec![Mount { read_only: false, ..mount("/config", None) }])).unwrap();
+    assert!(prepared.preopens[0].read_only);
 }

@@ -87,6 +87,17 @@ fn a_service_answers_on_its_port_and_logs() {
 }
 
 #[test]
+fn a_guests_requests_go_through_the_hosts_dialer() {
+    let world = World::new();
+    serving(&world);
+    let answer = exchange(&world, "GET /fetch?peer:3000 HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n");
+    assert!(answer.contains("Hello from express-api v1"), "{answer}");
+    let answer = exchange(&world, "GET /fetch?peer:4000 HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert!(answer.contains("ConnectionRefused") || answer.contains("refused"), "{answer}");
+}
+
+#[test]
 fn a_service_whose_start_fails_ends_with_its_exit_code_and_never_listens() {
     let world = World::new();
     let id = launch(&world, "wrong");

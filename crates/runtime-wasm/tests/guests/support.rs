@@ -12,7 +12,7 @@ use coracle_node::runtime::{
 use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
 
 /// Longer than anything here takes, on any machine: a test that gets here has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 #[derive(Debug, Default)]
 pub(crate) struct Host {

@@ -4,6 +4,7 @@
 
 mod config;
 mod database;
+mod fetch;
 
 use std::io::Write;
 
@@ -30,12 +31,18 @@ fn fail(reason: &str) -> ! {
     std::process::exit(1)
 }
 
-/// Answers one request: `/` greets, `/healthz` is for probes, and `/crash` panics to show what becomes of that.
+/// Answers one request: `/` greets, `/healthz` is for probes, `/fetch?HOST` asks another service and passes its answer
+/// on, and `/crash` panics to show what becomes of that.
 pub fn handle(version: &str, request: &IncomingRequest, out: ResponseOutparam) {
     let path = request.path_with_query().unwrap_or_else(|| "/".to_owned());
-    let (status, body) = match (request.method(), path.split('?').next().unwrap_or_default()) {
+    let (page, query) = path.split_once('?').unwrap_or((&path, ""));
+    let (status, body) = match (request.method(), page) {
         (Method::Get | Method::Head, "/") => (200, greeting(version)),
         (Method::Get | Method::Head, "/healthz") => (200, "ok\n".to_owned()),
+        (Method::Get, "/fetch") => match fetch::get(query) {
+            Ok(body) => (200, body),
+            Err(error) => (502, format!("cannot fetch http://{query}/: {error}\n")),
+        },
         (Method::Get, "/crash") => panic!("asked to crash"),
         (Method::Get | Method::Head, _) => (404, format!("no such page: {path}\n")),
         _ => (405, "only GET is understood here\n".to_owned()),
