@@ -5,9 +5,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Semaphore;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::error::Error;
 use crate::guest::Guest;
 use crate::slices::Ticker;
 
@@ -39,48 +39,50 @@ impl fmt::Debug for Flavor {
     }
 }
 
-/// The engines.
+/// The engines. Each is made when it is first needed: reserving a pool takes milliseconds that a start need not wait for.
 #[derive(Debug)]
 pub(crate) struct Engines {
-    plain: Arc<Flavor>,
-    /// Made when the first container asks for fuel.
+    plain: OnceLock<Result<Arc<Flavor>, String>>,
+    /// For containers that ask for fuel.
     metered: OnceLock<Result<Arc<Flavor>, String>>,
     max_instances: u32,
+    /// One permit an instance.
+    instances: Arc<Semaphore>,
     ticker: Arc<Ticker>,
 }
 
 impl Engines {
-    pub(crate) fn new(max_instances: u32, ticker: Arc<Ticker>) -> Result<Self, Error> {
-        let (plain, max_instances) = match Flavor::new(Some(max_instances), Metering::Off) {
-            Ok(flavor) => (flavor, max_instances),
-            Err(error) => {
-                tracing::warn!(%error, "no pool of Wasm instances: fewer can run, and they start slower");
-                let flavor = Flavor::new(None, Metering::Off).map_err(|error| Error::Engine(format!("{error:#}")))?;
-                (flavor, max_instances.min(UNPOOLED_INSTANCES_MAX))
-            }
-        };
-        ticker.add(&plain.engine);
-        Ok(Self { plain: Arc::new(plain), metered: OnceLock::new(), max_instances, ticker })
+    pub(crate) fn new(max_instances: u32, ticker: Arc<Ticker>) -> Self {
+        let instances = Arc::new(Semaphore::new(max_instances as usize));
+        Self { plain: OnceLock::new(), metered: OnceLock::new(), max_instances, instances, ticker }
     }
 
-    /// The most instances at one time.
-    pub(crate) fn max_instances(&self) -> u32 {
-        self.max_instances
+    /// The permits of instances, as many as there may be at one time.
+    pub(crate) fn instances(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.instances)
     }
 
-    /// The engine for guests with or without counted instructions.
+    /// The engine for guests with or without counted instructions, or why wasmtime refuses this machine.
     pub(crate) fn flavor(&self, metering: Metering) -> Result<Arc<Flavor>, String> {
-        match metering {
-            Metering::Off => Ok(Arc::clone(&self.plain)),
-            Metering::On => self.metered.get_or_init(|| self.start_metered()).clone(),
-        }
+        let (flavor, start): (_, fn(&Self) -> wasmtime::Result<Flavor>) = match metering {
+            Metering::Off => (&self.plain, Self::start_plain),
+            // Not pooled: few ask for fuel, and a second pool would reserve as much address space again.
+            Metering::On => (&self.metered, |_| Flavor::new(None, Metering::On)),
+        };
+        let started = flavor.get_or_init(|| {
+            let flavor = start(self).map_err(|error| format!("wasmtime cannot run on this machine: {error:#}"))?;
+            self.ticker.add(&flavor.engine);
+            Ok(Arc::new(flavor))
+        });
+        started.clone()
     }
 
-    fn start_metered(&self) -> Result<Arc<Flavor>, String> {
-        // Not pooled: few ask for fuel, and a second pool would reserve as much address space again.
-        let flavor = Flavor::new(None, Metering::On).map_err(|error| format!("{error:#}"))?;
-        self.ticker.add(&flavor.engine);
-        Ok(Arc::new(flavor))
+    fn start_plain(&self) -> wasmtime::Result<Flavor> {
+        Flavor::new(Some(self.max_instances), Metering::Off).or_else(|error| {
+            tracing::warn!(%error, "no pool of Wasm instances: fewer can run, and they start slower");
+            self.instances.forget_permits(self.max_instances.saturating_sub(UNPOOLED_INSTANCES_MAX) as usize);
+            Flavor::new(None, Metering::Off)
+        })
     }
 }
 

@@ -20,9 +20,6 @@ pub enum Error {
     /// The guest threads could not be started.
     #[error("start the threads of the Wasm runtime")]
     Threads(#[source] io::Error),
-    /// wasmtime refuses this machine or this configuration.
-    #[error("configure wasmtime: {0}")]
-    Engine(String),
     /// The index of the image store is damaged.
     #[error("the image index {} is damaged", .path.display())]
     Index {

@@ -11,7 +11,8 @@
 //! - Ends: see `exit.rs`. WASI has no signals: stopping ends a command at once (143); a service finishes the requests
 //!   that it is at and exits with 0. Killing is 137.
 //! - Limits: memory by a limiter that ends the guest beyond it (`OOMKilled`); CPU by time slices and a quota; fuel,
-//!   where it is asked for, by a second engine that counts instructions (`FuelExhausted`).
+//!   where it is asked for, by a second engine that counts instructions: a total ends the guest (`FuelExhausted`), a rate
+//!   makes it pause.
 //! - Files below the state's folder: `images/` (contents by digest, and an index), `compiled/` (machine code, by digest
 //!   and engine; only this crate writes there, because what is read back is run) and `pods/` (volumes).
 

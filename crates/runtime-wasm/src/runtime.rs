@@ -10,10 +10,10 @@ use std::time::Duration;
 use coracle_api::Uid;
 use coracle_node::runtime::{ByteStream, OpenError, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, StreamSpec};
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::account::NodeMemory;
-use crate::engine::Engines;
+use crate::engine::{Engines, Metering};
 use crate::error::Error;
 use crate::files;
 use crate::image_store::{Image, ImageStore};
@@ -67,23 +67,25 @@ impl WasmRuntime {
         let pods_dir = state.join("pods");
         files::create_private_dir(&pods_dir).map_err(Error::io("create", &pods_dir))?;
         let ticker = Ticker::start().map_err(Error::Threads)?;
-        let engines = Engines::new(options.max_instances.clamp(1, MAX_INSTANCES), Arc::clone(&ticker))?;
-        let instances = engines.max_instances() as usize;
+        let engines = Arc::new(Engines::new(options.max_instances.clamp(1, MAX_INSTANCES), Arc::clone(&ticker)));
+        let instances = engines.instances();
         let (io, guests) = threads(options.guest_threads).map_err(Error::Threads)?;
         let shared = Arc::new(Shared {
             host,
             images: Arc::new(images),
-            compiler: Arc::new(Compiler::new(compiled, Arc::new(engines), options.compile_concurrency)),
+            compiler: Arc::new(Compiler::new(compiled, Arc::clone(&engines), options.compile_concurrency)),
             ticker,
             guests: guests.handle().clone(),
             io: io.handle().clone(),
-            instances: Arc::new(Semaphore::new(instances)),
+            instances,
             memory: Arc::new(NodeMemory::new(options.memory_total)),
             ports: Ports::default(),
             pods_dir,
             running: Mutex::default(),
             _temporary: temporary,
         });
+        // The first container finds the engine ready; what is wrong with it is told to every container.
+        io.spawn_blocking(move || drop(engines.flavor(Metering::Off)));
         Ok(Arc::new(Self { shared, pods: Pods::default(), io: Some(io), guests: Some(guests) }))
     }
 
