@@ -22,6 +22,10 @@ const PERIOD: Duration = Duration::from_millis(20);
 const MILLIS_A_TICK: u64 = 100;
 /// The longest time slice in ticks; every guest thread is free for another guest after that long.
 const SLICE_TICKS_MAX: u64 = 10;
+/// Instructions after which a guest's count is brought up to date, where no rate asks for more often.
+const FUEL_INTERVAL_MAX: u64 = 10_000_000;
+/// The least: below it a guest would do little but count.
+const FUEL_INTERVAL_MIN: u64 = 10_000;
 /// Nanoseconds of CPU a second in a thousandth of a core.
 const NANOS_A_MILLI: u64 = 1_000_000;
 
@@ -33,6 +37,8 @@ pub(crate) struct Account {
     pub(crate) memory: Arc<MemoryAccount>,
     /// Whether instructions are counted.
     pub(crate) metered: bool,
+    /// Instructions after which an instance's count is brought up to date: a part of a period's, where there is a rate.
+    pub(crate) fuel_interval: u64,
     fuel_used: AtomicU64,
     fuel_total: Option<u64>,
     fuel: Option<Mutex<Bucket>>,
@@ -58,6 +64,8 @@ impl Account {
             cpu: limits.cpu_millis.map(|millis| bucket(millis.max(1).saturating_mul(NANOS_A_MILLI))),
             memory: Arc::new(MemoryAccount::new(limits.memory, Arc::clone(node))),
             metered: limits.fuel.is_some() || limits.fuel_per_second.is_some(),
+            fuel_interval: (limits.fuel_per_second.unwrap_or(u64::MAX) / 200)
+                .clamp(FUEL_INTERVAL_MIN, FUEL_INTERVAL_MAX),
             fuel_used: AtomicU64::new(0),
             fuel_total: limits.fuel,
             fuel: limits.fuel_per_second.map(|per_second| bucket(per_second.max(1))),

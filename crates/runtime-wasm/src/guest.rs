@@ -109,6 +109,7 @@ impl Environment {
         store.limiter(|guest| &mut guest.memory);
         if account.metered {
             let tank = account.charge_fuel(0).map_err(wasmtime::Error::new)?;
+            store.fuel_async_yield_interval(Some(account.fuel_interval))?;
             store.set_fuel(tank)?;
             store.data_mut().fuel = tank;
         }
@@ -122,16 +123,17 @@ impl Environment {
     }
 }
 
-/// Charges the instructions since the last look, and fills the tank with what the container has left.
+/// Charges the instructions since the last look. Running code keeps its count in a register; what is seen here is as
+/// exact as the account's interval.
 fn settle_fuel(mut context: StoreContextMut<'_, Guest>) -> wasmtime::Result<()> {
     if !context.data().account.metered {
         return Ok(());
     }
     let left = context.get_fuel()?;
-    let used = context.data().fuel.saturating_sub(left);
-    let tank = context.data().account.charge_fuel(used).map_err(wasmtime::Error::new)?;
-    context.set_fuel(tank)?;
-    context.data_mut().fuel = tank;
+    let guest = context.data_mut();
+    let used = guest.fuel.saturating_sub(left);
+    guest.fuel = left;
+    guest.account.charge_fuel(used).map_err(wasmtime::Error::new)?;
     Ok(())
 }
 

@@ -85,13 +85,12 @@ impl PodDir {
                 }
             }
         }
-        let termination_message = match mounted_above(&preopens, &spec.termination_message_path) {
-            Some(path) => path,
-            None => {
-                let path = made.place(&spec.termination_message_path)?;
-                fs::write(&path, b"").map_err(|error| format!("make the termination message: {error}"))?;
-                path
-            }
+        let termination_message = if let Some(path) = mounted_above(&preopens, &spec.termination_message_path) {
+            path
+        } else {
+            let path = made.place(&spec.termination_message_path)?;
+            fs::write(&path, b"").map_err(|error| format!("make the termination message: {error}"))?;
+            path
         };
         for (guest, host) in made.dirs {
             if preopens.iter().any(|preopen| preopen.guest.trim_end_matches('/') == guest.trim_end_matches('/')) {

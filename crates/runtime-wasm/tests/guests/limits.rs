@@ -51,6 +51,20 @@ fn a_guest_that_used_up_its_fuel_ends_and_one_with_enough_does_not() {
 }
 
 #[test]
+fn a_rate_of_fuel_slows_a_guest_and_does_not_end_it() {
+    let world = World::new();
+    // Some 100 million instructions at 500 million a second; what a slice of a millisecond takes too much is waited for.
+    let counts = r#"(module (func (export "_start") (local $i i32)
+        (loop $again
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $again (i32.lt_u (local.get $i) (i32.const 20000000))))))"#;
+    let start = std::time::Instant::now();
+    let exit = world.run(counts, |spec| spec.limits.fuel_per_second = Some(500_000_000));
+    assert_eq!(exit.code, 0);
+    assert!(start.elapsed().as_millis() > 100, "{:?}", start.elapsed());
+}
+
+#[test]
 fn a_limited_spinner_gets_its_share_of_time() {
     let world = World::new();
     let id = world.launch(SPIN, |spec| spec.limits.cpu_millis = Some(250));

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use coracle_node::runtime::Runtime;
-use coracle_node::runtime::{ContainerId, ContainerSpec, ProbeAction, ProbeResult, RuntimeCommand, StreamSpec};
+use coracle_node::runtime::{
+    ByteStream, ContainerId, ContainerSpec, ProbeAction, ProbeResult, RuntimeCommand, StreamSpec,
+};
 
 use crate::support::{POD, World, spec};
 
@@ -53,10 +55,14 @@ fn serving(world: &World) -> ContainerId {
     id
 }
 
-/// A whole exchange over a stream of the runtime's.
+/// A whole exchange over a new stream of the runtime's.
 fn exchange(world: &World, request: &str) -> String {
+    speak(world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap(), request)
+}
+
+/// Sends a request and reads until the other side ends.
+fn speak(mut stream: ByteStream, request: &str) -> String {
     use std::future::poll_fn;
-    let mut stream = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
     let exchanged = async {
         let mut sent = 0;
         while sent < request.len() {
@@ -124,6 +130,21 @@ fn a_stopped_service_refuses_connections_and_exits_with_0() {
     world.send(RuntimeCommand::StopContainer(id.clone()));
     assert_eq!(world.exit(&id).code, 0);
     assert!(world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).is_err());
+}
+
+#[test]
+fn a_stopped_service_answers_the_requests_that_it_is_at() {
+    let world = World::new();
+    let id = serving(&world);
+    let stream = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
+    let answer = std::thread::spawn(|| speak(stream, "GET /fetch?gate:5000 HTTP/1.1\r\nhost: web\r\n\r\n"));
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(world.host.gate_reached());
+    world.send(RuntimeCommand::StopContainer(id.clone()));
+    while world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).is_ok() {}
+    world.host.open_gate();
+    let answer = answer.join().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502"), "the guest's own answer, not a broken connection: {answer}");
+    assert_eq!(world.exit(&id).code, 0);
 }
 
 #[test]

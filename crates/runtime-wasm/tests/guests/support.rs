@@ -10,6 +10,7 @@ use coracle_node::runtime::{
     ProbeResult, PullPolicy, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, Sandbox, StreamSpec,
 };
 use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
+use tokio::sync::Semaphore;
 
 /// Longer than anything here takes, on any machine: a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -19,6 +20,23 @@ pub(crate) struct Host {
     heard: Mutex<Heard>,
     changed: Condvar,
     runtime: OnceLock<Weak<WasmRuntime>>,
+    /// Who connects to [`GATE`] waits here, and is refused.
+    gate: Arc<Gate>,
+}
+
+/// A port that answers only when the test says so.
+pub(crate) const GATE: u16 = 5000;
+
+#[derive(Debug)]
+struct Gate {
+    reached: Semaphore,
+    opened: Semaphore,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { reached: Semaphore::new(0), opened: Semaphore::new(0) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +64,14 @@ impl RuntimeHost for Host {
     fn connect(&self, from: &coracle_api::Uid, to: Destination) -> Connecting {
         let runtime = self.runtime.get().and_then(Weak::upgrade);
         let spec = StreamSpec::Port { pod: from.clone(), port: to.port };
+        let gate = Arc::clone(&self.gate);
+        if to.port == GATE {
+            return Box::pin(async move {
+                gate.reached.add_permits(1);
+                let _ = gate.opened.acquire().await;
+                Err(OpenError("connection refused".to_owned()))
+            });
+        }
         Box::pin(async move { runtime.ok_or_else(|| OpenError("no runtime".to_owned()))?.open(spec) })
     }
 
@@ -81,6 +107,17 @@ impl Host {
         });
         heard.events.retain(|event| !matches!(event, RuntimeEvent::Stats(_)));
         cpu.unwrap_or_default()
+    }
+}
+
+impl Host {
+    /// Waits until a guest stands before the gate.
+    pub(crate) async fn gate_reached(&self) {
+        let _ = self.gate.reached.acquire().await;
+    }
+
+    pub(crate) fn open_gate(&self) {
+        self.gate.opened.add_permits(1);
     }
 }
 
