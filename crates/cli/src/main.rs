@@ -1,1 +1,5 @@
-fn main() {}
+//! The binary `coracle`.
+
+fn main() -> std::process::ExitCode {
+    coracle_cli::run()
+}

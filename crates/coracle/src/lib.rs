@@ -1,1 +1,43 @@
-//! Coracle's coracle crate.
+//! Kubernetes light enough to embed: a cluster in your program.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), coracle::Error> {
+//! use std::time::Duration;
+//!
+//! let cluster = coracle::Cluster::builder().start().await?; // in memory, one node, no socket
+//! cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: hello}, data: {who: world}}").await?;
+//! cluster.wait_for("namespace/default", "phase=Active", Duration::from_secs(1)).await?;
+//! cluster.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The crate is the production driver around a pure machine: it has the clock, the sockets, the files and the threads, and
+//! decides nothing about Kubernetes. Features: `wasm` (default) runs pods as WebAssembly; `client` gives a `kube::Client`
+//! that is wired to the cluster in the process.
+
+mod auth;
+mod brain;
+mod builder;
+mod clock;
+mod cluster;
+mod dialer;
+mod error;
+mod http;
+mod images;
+mod logs;
+mod metrics;
+mod node;
+mod process;
+mod services;
+mod tls;
+mod tunnel;
+mod wal;
+
+pub use builder::{ClusterBuilder, ClusterClock, Image};
+pub use cluster::{Cluster, ClusterResult, object_path};
+pub use error::{Error, ErrorKind};
+pub use images::{ImageDirectory, ImageRecord};
+
+/// The vocabulary of requests and objects, for programs that talk to the cluster without a client library.
+pub use coracle_api as api;

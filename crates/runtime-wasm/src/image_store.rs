@@ -36,7 +36,7 @@ pub struct Image {
 }
 
 /// The store. Every method may wait for the disk.
-pub(crate) struct ImageStore {
+pub struct ImageStore {
     /// The folder of `index.json` and `blobs/`; `None`: everything is in `blobs` below.
     dir: Option<PathBuf>,
     builtin: Option<BuiltinImages>,
@@ -59,7 +59,7 @@ impl fmt::Debug for ImageStore {
 
 impl ImageStore {
     /// Opens the store in a folder, or an empty one in memory.
-    pub(crate) fn open(dir: Option<PathBuf>, builtin: Option<BuiltinImages>) -> Result<Self, Error> {
+    pub fn open(dir: Option<PathBuf>, builtin: Option<BuiltinImages>) -> Result<Self, Error> {
         let mut inner = Inner::default();
         if let Some(dir) = &dir {
             let blobs = dir.join("blobs");
@@ -77,7 +77,7 @@ impl ImageStore {
     }
 
     /// Takes an image in: a module, a component, or the text of either. A name that is there points at the new contents.
-    pub(crate) fn import(&self, name: &str, bytes: &[u8]) -> Result<Image, Error> {
+    pub fn import(&self, name: &str, bytes: &[u8]) -> Result<Image, Error> {
         let key = canonical_image_name(name).map_err(|reason| Error::InvalidName { name: name.to_owned(), reason })?;
         let too_large = |size| Error::TooLarge { name: name.to_owned(), size, limit: IMAGE_SIZE_MAX };
         if bytes.len() > IMAGE_SIZE_MAX {
@@ -107,12 +107,12 @@ impl ImageStore {
     }
 
     /// All imported images, by canonical name.
-    pub(crate) fn list(&self) -> Vec<Image> {
+    pub fn list(&self) -> Vec<Image> {
         self.lock().index.values().cloned().collect()
     }
 
     /// Takes a name out, and the contents with the last name. `false`: there is no such name.
-    pub(crate) fn remove(&self, name: &str) -> Result<bool, Error> {
+    pub fn remove(&self, name: &str) -> Result<bool, Error> {
         let key = canonical_image_name(name).map_err(|reason| Error::InvalidName { name: name.to_owned(), reason })?;
         let mut inner = self.lock();
         let mut index = inner.index.clone();

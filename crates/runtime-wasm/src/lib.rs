@@ -45,7 +45,10 @@ mod service;
 mod shared;
 
 pub use error::Error;
-pub use image_store::{IMAGE_SIZE_MAX, Image};
+pub use image_store::{IMAGE_SIZE_MAX, Image, ImageStore};
 pub use options::{BuiltinImages, WasmOptions};
 pub use reference::canonical_image_name;
 pub use runtime::WasmRuntime;
+
+/// The version of wasmtime that this runtime is built on.
+pub const WASMTIME_VERSION: &str = "48.0.8";

@@ -60,6 +60,17 @@ pub struct Transaction {
     pub term: Option<u64>,
 }
 
+impl Transaction {
+    /// Roughly how many bytes it takes in the log.
+    pub fn size(&self) -> usize {
+        let put = |write: &Write| match write {
+            Write::Put { body, .. } => body.len() + 128,
+            Write::Delete { .. } => 128,
+        };
+        64 * (1 + self.preconditions.len() + self.settlements.len()) + self.writes.iter().map(put).sum::<usize>()
+    }
+}
+
 /// What the log carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

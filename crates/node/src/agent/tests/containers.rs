@@ -212,11 +212,14 @@ fn a_volume_that_the_runtime_refuses_is_tried_again() {
     h.apply(pod);
     h.advance(secs(25));
     assert_eq!(h.status("web")["phase"], "Pending");
-    h.check_event("FailedMount", expect![[r#"
+    h.check_event(
+        "FailedMount",
+        expect![[r#"
         +0s Warning FailedMount MountVolume.SetUp failed for volume "scratch" : no space left on device
         +10s Warning FailedMount MountVolume.SetUp failed for volume "scratch" : no space left on device
         +20s Warning FailedMount MountVolume.SetUp failed for volume "scratch" : no space left on device
-    "#]]);
+    "#]],
+    );
     h.volume_refusal(None);
     h.advance(secs(10));
     assert_eq!(h.status("web")["phase"], "Running");
@@ -233,9 +236,12 @@ fn an_update_of_a_volume_that_the_runtime_refuses_leaves_the_containers_running(
     h.volume_refusal(Some("no space left on device"));
     h.config_map("settings", json!({"mode": "fast"}));
     h.advance(secs(15));
-    h.check_event("FailedMount", expect![[r#"
+    h.check_event(
+        "FailedMount",
+        expect![[r#"
         +0s Warning FailedMount MountVolume.SetUp failed for volume "conf" : no space left on device
         +10s Warning FailedMount MountVolume.SetUp failed for volume "conf" : no space left on device
-    "#]]);
+    "#]],
+    );
     assert_eq!((h.starts(), h.running()), (1, 1));
 }

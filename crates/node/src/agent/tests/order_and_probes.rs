@@ -259,9 +259,12 @@ fn a_failing_post_start_hook_ends_the_container() {
         +0s c/1 is stopped
         +0s c/1 exits with 0
     "#]]);
-    h.check_event("FailedPostStartHook", expect![[r#"
+    h.check_event(
+        "FailedPostStartHook",
+        expect![[r#"
         +0s Warning FailedPostStartHook PostStartHook failed
         +0s Warning FailedPostStartHook PostStartHook failed
-    "#]]);
+    "#]],
+    );
     assert_eq!(h.condition("web", "Ready"), "False");
 }

@@ -1,0 +1,141 @@
+//! The arguments.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Kubernetes light enough to embed: a cluster in one binary, with WebAssembly pods.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// How the program's own log is written; RUST_LOG says what is in it.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// An object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a cluster on this machine and keep it running until Ctrl-C
+    Up(Up),
+    /// Stop the cluster; its state is kept
+    Down(Down),
+    /// The images that the node has
+    Image(Image),
+    /// The log of a container, earlier instances included
+    Logs(Logs),
+}
+
+/// Which cluster a command is about.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct Which {
+    /// The cluster's data directory, instead of the kubeconfig's context `coracle`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The kubeconfig file, instead of $KUBECONFIG or ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Up {
+    /// A manifest, or a folder of *.yaml, *.yml and *.json: applied once the cluster runs
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub(crate) manifests: Vec<PathBuf>,
+    /// The address to serve the API at
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
+    pub(crate) listen: SocketAddr,
+    /// Keep nothing: the cluster is gone when it stops
+    #[arg(long, conflicts_with = "data_dir")]
+    pub(crate) memory: bool,
+    /// 1 for a node on this machine, 0 for an API server and controllers alone
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) nodes: usize,
+    /// Nodes that only pretend: their pods are data
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) fake_nodes: usize,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Down {
+    /// Delete the cluster's data too
+    #[arg(long)]
+    pub(crate) delete_data: bool,
+    /// Do not ask
+    #[arg(short = 'y', long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Image {
+    #[command(subcommand)]
+    pub(crate) command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Give the node an image: a WebAssembly module or component, binary or text
+    Import {
+        /// The name that pods use
+        name: String,
+        /// The .wasm or .wat file
+        file: PathBuf,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// List the images
+    #[command(alias = "list")]
+    Ls {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Remove an image
+    #[command(alias = "remove")]
+    Rm {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Logs {
+    /// The pod
+    pub(crate) pod: String,
+    /// The container, where the pod has several
+    #[arg(short, long)]
+    pub(crate) container: Option<String>,
+    /// The namespace
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Which instance: `first` is the first that failed, 1 the newest that has ended, up to 5
+    #[arg(long, value_name = "first|1..5")]
+    pub(crate) instance: Option<String>,
+    /// Keep printing what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// A time in front of each line
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+    /// At most so many lines from the end
+    #[arg(long)]
+    pub(crate) tail: Option<u64>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}

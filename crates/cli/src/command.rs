@@ -1,0 +1,19 @@
+//! The commands.
+
+use anyhow::Result;
+
+use crate::args::{Args, Command};
+
+mod down;
+mod image;
+mod logs;
+mod up;
+
+pub(crate) async fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::Up(up) => up::run(up).await,
+        Command::Down(down) => down::run(down).await,
+        Command::Image(image) => image::run(image.command).await,
+        Command::Logs(logs) => logs::run(logs).await,
+    }
+}

@@ -1,0 +1,81 @@
+//! `coracle down`: stop the cluster, take its context out of the kubeconfig, and delete its data when that is asked for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use http::Method;
+
+use crate::args::Down;
+use crate::connection::{self, Connection};
+use crate::kubeconfig;
+use crate::terminal::{ask, say};
+
+/// How long the process may take to write everything and end.
+const STOP_WAIT: Duration = Duration::from_secs(20);
+
+pub(crate) async fn run(down: Down) -> Result<()> {
+    let path = kubeconfig::path(down.which.kubeconfig.as_deref())?;
+    let data_dir = match &down.which.data_dir {
+        Some(directory) => directory.clone(),
+        None => connection::default_data_dir()?,
+    };
+    if down.delete_data && !down.yes && data_dir.exists() {
+        let question = format!("Delete the cluster's data in {}?", data_dir.display());
+        if !ask(&question) {
+            bail!("nothing was done; say --yes to delete {} without being asked", data_dir.display());
+        }
+    }
+    let entry = match &down.which.data_dir {
+        Some(directory) => connection::entry_of(directory)?,
+        None => kubeconfig::find(&path)?,
+    };
+    let mut stopped = false;
+    if let Some(entry) = &entry {
+        let connection = Connection::to(entry)?;
+        if connection.is_ready().await {
+            connection.send(Method::POST, "/coracle/v1/shutdown", None, Vec::new()).await?;
+            until_gone(&connection).await?;
+            stopped = true;
+        }
+    }
+    let ours = kubeconfig::find(&path)?;
+    if ours.is_some() && (ours == entry || entry.is_none()) {
+        kubeconfig::remove(&path)?;
+    }
+    say(if stopped { "The cluster is stopped." } else { "No cluster was running." });
+    if down.delete_data {
+        delete(&data_dir)?;
+    }
+    Ok(())
+}
+
+async fn until_gone(connection: &Connection) -> Result<()> {
+    let gone = async {
+        while connection.is_ready().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(STOP_WAIT, gone).await.context("the cluster was asked to stop and still answers")
+}
+
+/// Deletes a data directory, and nothing that is not one.
+fn delete(directory: &Path) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    if !directory.join("ca.key").exists() {
+        bail!("{} is not deleted: it is no data directory of a cluster", directory.display());
+    }
+    let mut left = 50;
+    // The process that held it may still be writing its last bytes.
+    while let Err(error) = std::fs::remove_dir_all(directory) {
+        left -= 1;
+        if left == 0 {
+            return Err(error).with_context(|| format!("cannot delete {}", directory.display()));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    say(&format!("Deleted {}.", directory.display()));
+    Ok(())
+}

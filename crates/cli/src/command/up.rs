@@ -1,0 +1,185 @@
+//! `coracle up`: start a cluster, apply manifests, show how it comes up, and keep it running.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use coracle::Cluster;
+use http::Method;
+use serde_json::Value;
+
+use crate::args::Up;
+use crate::connection::{self, Connection, ServerFile};
+use crate::kubeconfig::{self, Entry};
+use crate::manifest::{self, Manifests};
+use crate::progress;
+use crate::terminal::say;
+
+pub(crate) async fn run(up: Up) -> Result<()> {
+    let manifests = manifest::read(&up.manifests)?;
+    let data_dir = match (&up.which.data_dir, up.memory) {
+        (_, true) => None,
+        (Some(directory), _) => Some(directory.clone()),
+        (None, _) => Some(connection::default_data_dir()?),
+    };
+    if let Some(directory) = &data_dir
+        && let Some(entry) = connection::entry_of(directory)?
+    {
+        let connection = Connection::to(&entry)?;
+        if connection.is_ready().await {
+            return on_running(&entry, &connection, &manifests).await;
+        }
+    }
+    let cluster = start(&up, data_dir.as_deref()).await?;
+    let result = serve(&up, data_dir.as_deref(), &cluster, &manifests).await;
+    if let Some(directory) = &data_dir {
+        let _ = fs::remove_file(directory.join("server.json"));
+    }
+    cluster.shutdown().await;
+    result
+}
+
+/// The cluster runs already: what is new is applied, and that is all.
+async fn on_running(entry: &Entry, connection: &Connection, manifests: &Manifests) -> Result<()> {
+    say(&format!("The cluster runs already, at {}.", entry.server));
+    import(connection, manifests).await?;
+    apply(connection, manifests).await?;
+    progress::until_ready(connection, &manifests.objects, std::future::pending()).await?;
+    reach(connection, None).await
+}
+
+async fn start(up: &Up, data_dir: Option<&Path>) -> Result<Cluster> {
+    let mut builder = Cluster::builder().listen(up.listen).nodes(up.nodes).fake_nodes(up.fake_nodes);
+    let node_ports = if up.listen.ip().is_unspecified() { up.listen.ip() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    builder = builder.node_port_address(node_ports);
+    if let Some(directory) = data_dir {
+        builder = builder.data_dir(directory);
+    }
+    for (name, bytes) in crate::BUILTIN_IMAGES {
+        builder = builder.image(*name, *bytes);
+    }
+    Ok(builder.start().await?)
+}
+
+async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
+    let address = cluster.address().context("the cluster does not listen")?;
+    let host = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+    let entry = Entry {
+        server: format!("https://{}", std::net::SocketAddr::new(host, address.port())),
+        ca_certificate: cluster.ca_certificate().to_owned(),
+        token: cluster.token().to_owned(),
+    };
+    if let Some(directory) = data_dir {
+        let file = ServerFile { server: entry.server.clone(), pid: std::process::id() };
+        let path = directory.join("server.json");
+        fs::write(&path, serde_json::to_vec(&file)?).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let path = kubeconfig::path(up.which.kubeconfig.as_deref())?;
+    let current = kubeconfig::write(&path, &entry)?;
+    say(&format!("Coracle {} serves Kubernetes at {}.", env!("CARGO_PKG_VERSION"), entry.server));
+    let connection = Connection::inside(cluster.client());
+    let stop = stop_signal(cluster);
+    let mut stop = std::pin::pin!(stop);
+    let work = async {
+        import(&connection, manifests).await?;
+        apply(&connection, manifests).await?;
+        progress::until_ready(&connection, &manifests.objects, std::future::pending()).await?;
+        reach(&connection, Some((up, &path, current))).await
+    };
+    tokio::select! {
+        result = work => result?,
+        () = stop.as_mut() => return Ok(stopped(data_dir)),
+    }
+    say("Press Ctrl-C to stop.");
+    stop.await;
+    Ok(stopped(data_dir))
+}
+
+fn stopped(data_dir: Option<&Path>) {
+    match data_dir {
+        Some(directory) => say(&format!("Stopping. The cluster's state stays in {}.", directory.display())),
+        None => say("Stopping. Nothing is kept."),
+    }
+}
+
+/// Ctrl-C, SIGTERM, or `coracle down`.
+async fn stop_signal(cluster: &Cluster) {
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+        () = cluster.stopped() => {}
+    }
+}
+
+async fn import(connection: &Connection, manifests: &Manifests) -> Result<()> {
+    for (name, file) in &manifests.images {
+        super::image::import(connection, name, file).await?;
+    }
+    Ok(())
+}
+
+/// Applies the objects in order, and says of each what became of it, as kubectl does.
+async fn apply(connection: &Connection, manifests: &Manifests) -> Result<()> {
+    for object in &manifests.objects {
+        let path = coracle::object_path(object)?;
+        let before = connection.get(&path).await.ok();
+        let query = "fieldManager=coracle&force=true&fieldValidation=Strict";
+        let content_type = "application/apply-patch+yaml";
+        let (code, after) = connection.json(Method::PATCH, &format!("{path}?{query}"), content_type, object).await?;
+        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+        let what = match before {
+            _ if code == 201 => "created",
+            Some(before) if version(&before) == version(&after) => "unchanged",
+            _ => "configured",
+        };
+        say(&format!("{} {what}", title(object)));
+    }
+    Ok(())
+}
+
+/// `deployment.apps/web`, as kubectl names objects.
+fn title(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kind = text(&object["kind"]).to_lowercase();
+    let name = text(&object["metadata"]["name"]);
+    match text(&object["apiVersion"]).split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{name}"),
+        None => format!("{kind}/{name}"),
+    }
+}
+
+/// Says how to reach what runs.
+async fn reach(connection: &Connection, kubectl: Option<(&Up, &Path, Option<String>)>) -> Result<()> {
+    let services = connection.get("/api/v1/services").await?;
+    for service in services["items"].as_array().into_iter().flatten() {
+        for port in service["spec"]["ports"].as_array().into_iter().flatten() {
+            if let Some(node_port) = port["nodePort"].as_u64() {
+                let name = service["metadata"]["name"].as_str().unwrap_or_default();
+                say(&format!("Service {name}: http://127.0.0.1:{node_port}"));
+            }
+        }
+    }
+    let Some((up, path, current)) = kubectl else { return Ok(()) };
+    let named = up.which.kubeconfig.as_ref().map_or_else(String::new, |_| format!(" --kubeconfig {}", path.display()));
+    match current {
+        None => say(&format!("Use it: kubectl{named} get pods")),
+        Some(current) => {
+            say(&format!("Use it: kubectl{named} --context {} get pods", kubeconfig::CONTEXT));
+            say(&format!(
+                "The current context is still {current:?}; switch with: kubectl{named} config use-context {}",
+                kubeconfig::CONTEXT
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! A connection to a running cluster: in the process, or over HTTPS as the kubeconfig or the data directory says.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use kube::Client;
+use kube::client::Body;
+use kube::config::{AuthInfo, Config};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::args::Which;
+use crate::kubeconfig::{self, Entry};
+
+/// What a running cluster leaves in its data directory, so that other commands find it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ServerFile {
+    /// `https://127.0.0.1:6443`
+    pub(crate) server: String,
+    /// Its process.
+    pub(crate) pid: u32,
+}
+
+/// A client of a cluster.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    client: Client,
+}
+
+/// Where the data is kept when nobody says otherwise.
+pub(crate) fn default_data_dir() -> Result<PathBuf> {
+    let folder = dirs::data_dir().context("this user has no data directory; name one with --data-dir")?;
+    Ok(folder.join("coracle"))
+}
+
+/// How to reach the cluster of a data directory, as far as its files say.
+pub(crate) fn entry_of(data_dir: &Path) -> Result<Option<Entry>> {
+    let read = |name: &str| std::fs::read_to_string(data_dir.join(name));
+    let Ok(server) = read("server.json") else { return Ok(None) };
+    let server: ServerFile =
+        serde_json::from_str(&server).with_context(|| format!("{}/server.json is damaged", data_dir.display()))?;
+    let what = || format!("cannot read {}", data_dir.display());
+    let ca_certificate = read("ca.crt").with_context(what)?;
+    let token = read("admin.token").with_context(what)?.trim().to_owned();
+    Ok(Some(Entry { server: server.server, ca_certificate, token }))
+}
+
+/// The entry that a command goes by.
+pub(crate) fn entry(which: &Which) -> Result<Entry> {
+    if let Some(data_dir) = &which.data_dir {
+        let none = || anyhow!("no cluster runs on {}; start it with `coracle up --data-dir`", data_dir.display());
+        return entry_of(data_dir)?.with_context(none);
+    }
+    let path = kubeconfig::path(which.kubeconfig.as_deref())?;
+    let none =
+        || anyhow!("{} has no context {:?}; start a cluster with `coracle up`", path.display(), kubeconfig::CONTEXT);
+    kubeconfig::find(&path)?.with_context(none)
+}
+
+impl Connection {
+    /// A client in the process.
+    pub(crate) fn inside(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// A client over HTTPS. Nothing is sent yet.
+    pub(crate) fn to(entry: &Entry) -> Result<Self> {
+        let server = entry.server.parse().with_context(|| format!("{:?} is no address of a server", entry.server))?;
+        let mut config = Config::new(server);
+        config.root_cert = Some(certificates(&entry.ca_certificate)?);
+        config.auth_info = AuthInfo { token: Some(entry.token.clone().into()), ..AuthInfo::default() };
+        config.connect_timeout = Some(Duration::from_secs(5));
+        let client = Client::try_from(config).context("cannot make a client")?;
+        Ok(Self { client })
+    }
+
+    /// Whether the cluster answers, with the name that its certificate must have.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let asked = self.send(Method::GET, "/readyz", None, Vec::new());
+        matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Ok((200, _))))
+    }
+
+    /// A request and its whole answer: the code and the body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Vec<u8>,
+    ) -> Result<(u16, Vec<u8>)> {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(content_type) = content_type {
+            request = request.header(http::header::CONTENT_TYPE, content_type);
+        }
+        let request = request.body(Body::from(body)).context("cannot make a request")?;
+        let response = self.client.send(request).await.map_err(unreachable)?;
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.context("the answer broke off")?;
+        Ok((code, body.to_bytes().to_vec()))
+    }
+
+    /// The same for JSON; a failure is the message of its Status.
+    pub(crate) async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: &Value,
+    ) -> Result<(u16, Value)> {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let (code, body) = self.send(method, path, Some(content_type), body).await?;
+        Ok((code, answer(code, &body)?))
+    }
+
+    /// An object or a list.
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
+        Ok(self.json(Method::GET, path, "application/json", &Value::Null).await?.1)
+    }
+
+    /// An answer that is streamed, piece by piece, until `take` says that it is enough.
+    pub(crate) async fn stream(&self, path: &str, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
+        let request = Request::builder().uri(path).body(Body::empty()).context("cannot make a request")?;
+        let response = self.client.send(request).await.map_err(unreachable)?;
+        let code = response.status().as_u16();
+        let mut body = response.into_body();
+        if code != 200 {
+            let bytes = body.collect().await.context("the answer broke off")?.to_bytes();
+            answer(code, &bytes)?;
+            return Ok(());
+        }
+        while let Some(frame) = body.frame().await {
+            let frame = frame.context("the answer broke off")?;
+            if let Some(data) = frame.data_ref()
+                && !take(data)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unreachable(error: kube::Error) -> anyhow::Error {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    anyhow!("the cluster cannot be reached: {cause}")
+}
+
+/// The value of a successful answer, or the message of a failure.
+fn answer(code: u16, body: &[u8]) -> Result<Value> {
+    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    if (200..300).contains(&code) {
+        return Ok(value);
+    }
+    match value["message"].as_str() {
+        Some(message) => bail!("{message}"),
+        None => bail!("the server answered {code}"),
+    }
+}
+
+/// The DER bytes of PEM certificates.
+fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
+    use base64::Engine as _;
+    let mut found = Vec::new();
+    for block in pem.split("-----BEGIN CERTIFICATE-----").skip(1) {
+        let text: String = block.split("-----END").next().unwrap_or_default().split_whitespace().collect();
+        let der =
+            base64::engine::general_purpose::STANDARD.decode(text).context("the cluster's certificate is damaged")?;
+        found.push(der);
+    }
+    Ok(found)
+}

@@ -1,0 +1,471 @@
+//! How a cluster is set up and started.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coracle_api::resources::{NAMESPACES, NODES, SERVICES};
+use coracle_api::{Method, ObjectKey, Request, UserInfo};
+use coracle_apiserver::ServerOptions;
+use coracle_base::{Rng, Timestamp};
+use coracle_engine::{ControlPlane, ControlPlaneOptions, Restored};
+use coracle_node::{Capacity, NodeAgent, NodeConfig};
+use coracle_raft::{Config, MemberId};
+use coracle_store::StoreOptions;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authenticator;
+use crate::brain::{self, Brain};
+use crate::clock::Clock;
+use crate::cluster::{Cluster, Credentials};
+use crate::images::Images;
+use crate::metrics::Metrics;
+use crate::node::{Carrier, FakeNode, Joining, News, NodeLoop, Nodes};
+use crate::process::Process;
+use crate::tls::{Authority, random_token};
+use crate::wal::{self, Wal};
+use crate::{Error, ErrorKind, http};
+
+/// How long a start may take before it is given up.
+const START_WAIT: Duration = Duration::from_secs(30);
+/// The wall time at which virtual time begins, the same in every run: 2026-01-01T00:00:00Z.
+const VIRTUAL_START: Timestamp = Timestamp::from_secs(1_767_225_600);
+
+/// Which clock a cluster goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterClock {
+    /// The machine's.
+    #[default]
+    System,
+    /// tokio's: everything runs inline on the caller's current_thread runtime, and with a paused clock
+    /// (`#[tokio::test(start_paused = true)]`) an hour passes as soon as nothing is left to do in it.
+    Virtual,
+}
+
+/// A WebAssembly image that a cluster's nodes have from the start.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The name, as pods name it.
+    pub name: String,
+    /// The module or component, binary or text.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Settings of a cluster. The default is a cluster in memory with one node and no socket.
+#[derive(Clone, Debug)]
+pub struct ClusterBuilder {
+    nodes: usize,
+    fake_nodes: usize,
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    clock: ClusterClock,
+    seed: Option<u64>,
+    images: Vec<Image>,
+    capacity: Option<Capacity>,
+    node_port_address: Option<IpAddr>,
+}
+
+impl Default for ClusterBuilder {
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            fake_nodes: 0,
+            data_dir: None,
+            listen: None,
+            clock: ClusterClock::System,
+            seed: None,
+            images: Vec::new(),
+            capacity: None,
+            node_port_address: None,
+        }
+    }
+}
+
+impl ClusterBuilder {
+    /// How many nodes this process has: 1, or 0 for an API server and controllers alone.
+    #[must_use]
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// How many fake nodes there are beside: they are kept Ready and run their pods at once, as data.
+    #[must_use]
+    pub fn fake_nodes(mut self, nodes: usize) -> Self {
+        self.fake_nodes = nodes;
+        self
+    }
+
+    /// Keeps the state in this directory, which is made when it is not there; without it the cluster is in memory.
+    #[must_use]
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(directory.into());
+        self
+    }
+
+    /// Serves HTTPS at this address; port 0 takes any free one. Without it there is no socket.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Which clock the cluster goes by.
+    #[must_use]
+    pub fn clock(mut self, clock: ClusterClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where everything that is drawn begins, uids and generated names included; by default another one each time.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Gives every node an image, built in: it is always there and need not be imported.
+    #[must_use]
+    pub fn image(mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) -> Self {
+        self.images.push(Image { name: name.into(), bytes: bytes.into() });
+        self
+    }
+
+    /// What a node has to give: thousandths of a core, bytes of memory, pods. The default is what the machine has, and 110 pods.
+    #[must_use]
+    pub fn node_capacity(mut self, cpu_millis: u64, memory: u64, pods: u32) -> Self {
+        self.capacity = Some(Capacity { cpu_millis, memory, pods });
+        self
+    }
+
+    /// Opens the node ports of Services on this address; without it, and without a listening address, they stay closed.
+    #[must_use]
+    pub fn node_port_address(mut self, address: IpAddr) -> Self {
+        self.node_port_address = Some(address);
+        self
+    }
+
+    /// Starts the cluster; when it returns the API server answers.
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken, the directory cannot be used or is in use, what it holds is damaged or newer, or the
+    /// runtime cannot be started.
+    pub async fn start(self) -> Result<Cluster, Error> {
+        self.check()?;
+        let listener = match self.listen {
+            Some(address) => Some(http::listen::bind(address).await?),
+            None => None,
+        };
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let (authority, token) = self.identity()?;
+        let options = Arc::new(ServerOptions {
+            ca_certificate: authority.certificate.clone(),
+            advertise: address.map_or_else(String::new, |address| advertised(address).to_string()),
+            ..ServerOptions::default()
+        });
+        let clock = match self.clock {
+            ClusterClock::System => Clock::system(),
+            ClusterClock::Virtual => Clock::virtual_from(VIRTUAL_START),
+        };
+        let mut rng = Rng::seeded(self.seed.map_or_else(random_seed, Ok)?);
+        let plane_options = ControlPlaneOptions {
+            raft: Config::single(MemberId(1)),
+            server: Arc::clone(&options),
+            store: StoreOptions::default(),
+            controllers: coracle_engine::default_controllers,
+            seed: rng.next_u64(),
+        };
+        let (database, restored) = self.open_log(&plane_options)?;
+        let plane = ControlPlane::new(clock.now(), plane_options, restored);
+        let (brain, inputs) = mpsc::channel(brain::INPUTS_MAX);
+        let (views, view) = watch::channel(plane.view().clone());
+        let mut authenticator = Authenticator::default();
+        authenticator.allow(&token, UserInfo::admin("admin"));
+        let process = Arc::new(Process {
+            clock,
+            options,
+            authenticator,
+            brain: brain.clone(),
+            views: view,
+            nodes: Nodes::default(),
+            images: Images::default(),
+            logs: Arc::default(),
+            metrics: Metrics::default(),
+            shutdown: CancellationToken::new(),
+            rng: Mutex::new(rng),
+            served: AtomicU64::new(0),
+        });
+        let wal = match (&self.data_dir, database) {
+            (Some(directory), Some(database)) => Some(Wal::start(directory, database, brain)?),
+            _ => None,
+        };
+        let brain = Brain {
+            plane,
+            clock,
+            inputs,
+            views,
+            wal,
+            process: Arc::clone(&process),
+            requests: tokio::runtime::Handle::current(),
+            waiting: BTreeMap::new(),
+            next_proposal: 0,
+        };
+        let brain = self.place(brain)?;
+        let credentials = Credentials { authority: authority.certificate.clone(), token, address };
+        let mut cluster = Cluster::new(Arc::clone(&process), credentials, brain);
+        cluster.until_bootstrapped(START_WAIT).await?;
+        self.start_nodes(&mut cluster).await?;
+        if let (Some(listener), Some(address)) = (listener, address) {
+            self.serve(&mut cluster, &authority, listener, address)?;
+        }
+        crate::services::start(&mut cluster, self.node_port_address.or_else(|| address.map(|a| a.ip())));
+        Ok(cluster)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let invalid = |message: &str| Err(Error::new(ErrorKind::Invalid, message));
+        if self.nodes > 1 {
+            return invalid("a process has one node at most; more of them can be fake nodes");
+        }
+        if self.clock == ClusterClock::Virtual && self.data_dir.is_some() {
+            return invalid("a cluster under virtual time is in memory: a disk knows no virtual time");
+        }
+        if self.clock == ClusterClock::Virtual && self.listen.is_some() {
+            return invalid("a cluster under virtual time has no socket: who connects would not share its time");
+        }
+        Ok(())
+    }
+
+    /// The CA and the administrator's token: those of the data directory, or new ones.
+    fn identity(&self) -> Result<(Authority, String), Error> {
+        let Some(directory) = &self.data_dir else { return Ok((Authority::generate()?, random_token()?)) };
+        fs::create_dir_all(directory).map_err(|source| Error::file("create", directory, source))?;
+        let (certificate, key, token) =
+            (directory.join("ca.crt"), directory.join("ca.key"), directory.join("admin.token"));
+        let authority = if key.exists() {
+            Authority { certificate: read(&certificate)?, key: read(&key)? }
+        } else {
+            let authority = Authority::generate()?;
+            write_private(&certificate, &authority.certificate)?;
+            write_private(&key, &authority.key)?;
+            authority
+        };
+        let token = if token.exists() {
+            read(&token)?.trim().to_owned()
+        } else {
+            let new = random_token()?;
+            write_private(&token, &new)?;
+            new
+        };
+        Ok((authority, token))
+    }
+
+    fn open_log(&self, options: &ControlPlaneOptions) -> Result<(Option<redb::Database>, Option<Restored>), Error> {
+        let Some(directory) = &self.data_dir else { return Ok((None, None)) };
+        let found = wal::open(directory, &options.store)?;
+        let restored = found.raft.map(|raft| Restored { store: found.store, raft });
+        Ok((Some(found.database), restored))
+    }
+
+    /// Puts the brain on a thread of its own, or beside the caller under virtual time.
+    fn place(&self, brain: Brain) -> Result<tokio::task::JoinHandle<()>, Error> {
+        if self.clock == ClusterClock::Virtual {
+            return Ok(tokio::spawn(brain.run()));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|source| Error::new(ErrorKind::Runtime, "cannot make the brain's runtime").because(source))?;
+        let (finished, done) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("coracle-brain".into())
+            .spawn(move || {
+                runtime.block_on(brain.run());
+                let _ = finished.send(());
+            })
+            .map_err(|source| Error::new(ErrorKind::Runtime, "cannot start the brain's thread").because(source))?;
+        Ok(tokio::spawn(async move {
+            let _ = done.await;
+        }))
+    }
+
+    async fn start_nodes(&self, cluster: &mut Cluster) -> Result<(), Error> {
+        let process = Arc::clone(cluster.process());
+        let (sender, news) = mpsc::unbounded_channel();
+        cluster.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news).run());
+        if self.nodes > 0 {
+            let joining = self.real_node(&process, &sender).await?;
+            let _ = sender.send(News::Join(Box::new(joining)));
+        }
+        for index in 0..self.fake_nodes {
+            let mut config = NodeConfig::new(format!("fake-{index}"));
+            config.capacity = self.capacity.unwrap_or(Capacity { cpu_millis: 32_000, memory: 256 << 30, pods: 110 });
+            config.annotations.insert("kwok.x-k8s.io/node".into(), "fake".into());
+            config.container_runtime_version = "fake://1".into();
+            register(&process, &mut config).await?;
+            let agent = NodeAgent::new(config.clone(), None, process.fork_rng());
+            let joining =
+                Joining { name: config.name, agent, runtime: Carrier::Fake(FakeNode::default()), keeper: None };
+            let _ = sender.send(News::Join(Box::new(joining)));
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "wasm")]
+    async fn real_node(&self, process: &Arc<Process>, news: &mpsc::UnboundedSender<News>) -> Result<Joining, Error> {
+        use crate::node::{Host, Keeper};
+
+        let mut config = NodeConfig::new(if self.data_dir.is_some() { hostname() } else { "coracle".into() });
+        config.capacity = self.capacity.unwrap_or_else(machine_capacity);
+        describe_machine(&mut config);
+        register(process, &mut config).await?;
+        let host = Arc::new(Host {
+            node: config.name.clone(),
+            news: news.clone(),
+            logs: Arc::clone(&process.logs),
+            process: Arc::downgrade(process),
+        });
+        let runtime = crate::images::start_wasm(self.data_dir.as_deref(), self.images.clone(), host)?;
+        process.images.set(Arc::clone(&runtime));
+        if let Some(directory) = &self.data_dir {
+            process.logs.keep_in(&directory.join("logs"))?;
+        }
+        let (keeper, checkpoint) = match &self.data_dir {
+            Some(directory) => {
+                let (keeper, checkpoint) = Keeper::open(directory, &config.name)?;
+                (Some(keeper), checkpoint)
+            }
+            None => (None, None),
+        };
+        let agent = NodeAgent::new(config.clone(), checkpoint, process.fork_rng());
+        Ok(Joining { name: config.name, agent, runtime: Carrier::Real(runtime), keeper })
+    }
+
+    #[cfg(not(feature = "wasm"))]
+    async fn real_node(&self, process: &Arc<Process>, _news: &mpsc::UnboundedSender<News>) -> Result<Joining, Error> {
+        let _ = process;
+        Err(Error::new(
+            ErrorKind::Invalid,
+            "this build has no container runtime: enable the feature `wasm`, or use fake nodes",
+        ))
+    }
+
+    fn serve(
+        &self,
+        cluster: &mut Cluster,
+        authority: &Authority,
+        listener: TcpListener,
+        address: SocketAddr,
+    ) -> Result<(), Error> {
+        let process = Arc::clone(cluster.process());
+        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), advertised(address).ip()];
+        addresses.push(IpAddr::V4(Ipv4Addr::from(u32::from(process.options.service_network) + 1)));
+        addresses.dedup();
+        let tls = authority.server_config(&addresses)?;
+        let router = http::router(Arc::clone(&process));
+        cluster.spawn(http::listen::serve(process, listener, tls, router));
+        Ok(())
+    }
+}
+
+/// What the bootstrap makes last: once it is there the cluster can be used.
+pub(crate) fn is_bootstrapped(view: &coracle_store::View) -> bool {
+    view.object(&ObjectKey::new(SERVICES, "default", "kubernetes")).is_some()
+        && view.object(&ObjectKey::new(NAMESPACES, "", "default")).is_some()
+}
+
+/// Makes the Node object unless it is there, and takes over the pod range that it was given.
+async fn register(process: &Process, config: &mut NodeConfig) -> Result<(), Error> {
+    let key = ObjectKey::new(NODES, "", &config.name);
+    if process.view().object(&key).is_none() {
+        let node = json!({
+            "kind": "Node", "apiVersion": "v1",
+            "metadata": {"name": config.name, "labels": config.labels, "annotations": config.annotations},
+        });
+        let request = Request::new(Method::Post, "/api/v1/nodes", UserInfo::node(&config.name)).json(node);
+        let response = process.respond(request).await;
+        if let Some(status) = response.failure().filter(|status| status.code != 409) {
+            return Err(Error::api(&status));
+        }
+    }
+    let range = process.view().object(&key).map(|node| node.value(None)["spec"]["podCIDR"].clone());
+    let range = range.as_ref().and_then(|range| range.as_str()).and_then(|text| text.split_once('/'));
+    if let Some((network, prefix)) = range
+        && let (Ok(network), Ok(prefix)) = (network.parse(), prefix.parse())
+    {
+        config.pod_range = (network, prefix);
+    }
+    Ok(())
+}
+
+/// The address that clients on this machine reach a listening socket by.
+fn advertised(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
+}
+
+fn random_seed() -> Result<u64, Error> {
+    let token = random_token()?;
+    u64::from_str_radix(&token[..16], 16).map_err(|_| Error::randomness())
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::file("read", path, source))
+}
+
+fn write_private(path: &Path, contents: &str) -> Result<(), Error> {
+    use std::io::Write as _;
+    let written = crate::node::private_file(path).and_then(|mut file| {
+        file.write_all(contents.as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|source| Error::file("write", path, source))
+}
+
+#[cfg(feature = "wasm")]
+fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim().to_lowercase();
+    if coracle_api::selector::is_dns_subdomain(&name) { name } else { "coracle".into() }
+}
+
+/// The machine's cores and memory.
+#[cfg(feature = "wasm")]
+fn machine_capacity() -> Capacity {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) as u64;
+    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let kibibytes = text.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok()?;
+        Some(kibibytes << 10)
+    });
+    Capacity { cpu_millis: cores * 1000, memory: memory.unwrap_or(4 << 30), pods: 110 }
+}
+
+#[cfg(feature = "wasm")]
+fn describe_machine(config: &mut NodeConfig) {
+    config.architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64".into(),
+        "aarch64" => "arm64".into(),
+        other => other.into(),
+    };
+    config.operating_system =
+        if std::env::consts::OS == "macos" { "darwin".into() } else { std::env::consts::OS.into() };
+    if let Ok(version) = fs::read_to_string("/proc/sys/kernel/osrelease") {
+        config.kernel_version = version.trim().into();
+    }
+    config.container_runtime_version = format!("wasmtime://{}", coracle_runtime_wasm::WASMTIME_VERSION);
+    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    config.machine_id = read("/etc/machine-id");
+    config.boot_id = read("/proc/sys/kernel/random/boot_id");
+}

@@ -1,0 +1,73 @@
+//! Coracle's own routes beside Kubernetes': metrics, and the images of the node. They are for `system:masters` only.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use coracle_api::{Reason, Status, UserInfo};
+use http::request::Parts;
+use http::{Method, Response};
+use serde_json::json;
+
+use super::{from_response, query, read_body};
+use crate::images::IMAGE_BYTES_MAX;
+use crate::process::Process;
+
+/// How long an image's name may be.
+const NAME_MAX: usize = 512;
+
+pub(super) async fn serve(
+    process: &Arc<Process>,
+    parts: &Parts,
+    path: &str,
+    user: &UserInfo,
+    body: Body,
+) -> Result<Response<Body>, Status> {
+    if !user.groups.iter().any(|group| group == "system:masters") {
+        let verb = parts.method.as_str().to_lowercase();
+        let message = format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name);
+        return Err(Status::failure(403, Some(Reason::Forbidden), message));
+    }
+    match (path, &parts.method) {
+        ("/metrics", &Method::GET) => {
+            let text = process.metrics.text(process.view().revision().0);
+            let mut response = coracle_api::Response::text(200, text);
+            response.headers =
+                vec![("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8".into())];
+            Ok(from_response(response))
+        }
+        ("/coracle/v1/images", &Method::GET) => Ok(json_response(&json!({ "images": process.images.list()? }))),
+        ("/coracle/v1/images", &Method::PUT) => {
+            let name = name(parts)?;
+            let bytes = read_body(body, IMAGE_BYTES_MAX).await?;
+            let process = Arc::clone(process);
+            let imported = tokio::task::spawn_blocking(move || process.images.import(&name, &bytes)).await;
+            let record =
+                imported.map_err(|error| Status::internal(format!("the image was not imported: {error}")))??;
+            Ok(json_response(&json!(record)))
+        }
+        ("/coracle/v1/images", &Method::DELETE) => {
+            process.images.remove(&name(parts)?)?;
+            Ok(json_response(&json!({})))
+        }
+        ("/coracle/v1/shutdown", &Method::POST) => {
+            tracing::info!(user = user.name, "asked to stop");
+            process.shutdown.cancel();
+            Ok(json_response(&json!({})))
+        }
+        ("/metrics" | "/coracle/v1/images" | "/coracle/v1/shutdown", _) => Err(Status::method_not_allowed()),
+        _ => Err(Status::unknown_path()),
+    }
+}
+
+fn name(parts: &Parts) -> Result<String, Status> {
+    let pairs = query(parts.uri.query().unwrap_or_default());
+    let name = pairs.into_iter().find(|(key, _)| key == "name").map(|(_, value)| value).unwrap_or_default();
+    if name.is_empty() || name.len() > NAME_MAX {
+        return Err(Status::bad_request(format!("the query must have the image's name, of 1 to {NAME_MAX} bytes")));
+    }
+    Ok(name)
+}
+
+fn json_response(value: &serde_json::Value) -> Response<Body> {
+    from_response(coracle_api::Response::json(200, value.to_string()))
+}

@@ -1,0 +1,216 @@
+//! The images of the process's node: what `coracle image` and [`crate::Cluster::add_image`] reach.
+
+use coracle_api::{Reason, Status};
+use serde::{Deserialize, Serialize};
+
+/// The largest image that is taken in, in bytes.
+pub(crate) const IMAGE_BYTES_MAX: usize = 256 << 20;
+
+/// An image in a node's store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The name, as pods name it.
+    pub name: String,
+    /// `sha256:` and the digest of its bytes.
+    pub digest: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was imported, RFC 3339.
+    pub created: String,
+}
+
+#[cfg(feature = "wasm")]
+mod wasm {
+    use std::path::Path;
+    use std::sync::{Arc, OnceLock};
+
+    use coracle_node::runtime::RuntimeHost;
+    use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
+
+    use super::{ImageRecord, Reason, Status, no_store};
+    use crate::builder::Image;
+    use crate::{Error, ErrorKind};
+
+    /// The image store of the node that runs WebAssembly, once there is one.
+    #[derive(Debug, Default)]
+    pub(crate) struct Images {
+        runtime: OnceLock<Arc<WasmRuntime>>,
+    }
+
+    impl Images {
+        pub(crate) fn set(&self, runtime: Arc<WasmRuntime>) {
+            // A process has one such node.
+            let _ = self.runtime.set(runtime);
+        }
+
+        fn runtime(&self) -> Result<&Arc<WasmRuntime>, Status> {
+            self.runtime.get().ok_or_else(no_store)
+        }
+
+        pub(crate) fn import(&self, name: &str, bytes: &[u8]) -> Result<ImageRecord, Status> {
+            self.runtime()?.import(name, bytes).map(record).map_err(|error| refused(&error))
+        }
+
+        pub(crate) fn list(&self) -> Result<Vec<ImageRecord>, Status> {
+            Ok(self.runtime()?.list().into_iter().map(record).collect())
+        }
+
+        pub(crate) fn remove(&self, name: &str) -> Result<(), Status> {
+            removed(name, self.runtime()?.remove(name))
+        }
+    }
+
+    pub(super) fn removed(name: &str, result: Result<bool, coracle_runtime_wasm::Error>) -> Result<(), Status> {
+        match result {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Status::failure(404, Some(Reason::NotFound), format!("image {name:?} not found"))),
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    pub(super) fn refused(error: &coracle_runtime_wasm::Error) -> Status {
+        Status::bad_request(sentence(error))
+    }
+
+    pub(super) fn record(image: coracle_runtime_wasm::Image) -> ImageRecord {
+        let coracle_runtime_wasm::Image { name, digest, size, created, .. } = image;
+        ImageRecord { name, digest, size, created: created.rfc3339() }
+    }
+
+    /// An error with its causes, in one line.
+    fn sentence(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+
+    /// The runtime of a node that keeps its state in this directory, or nothing.
+    pub(crate) fn start(
+        directory: Option<&Path>,
+        builtin: Vec<Image>,
+        host: Arc<dyn RuntimeHost>,
+    ) -> Result<Arc<WasmRuntime>, Error> {
+        let mut options = WasmOptions::default();
+        options.state_dir = directory.map(|directory| directory.join("wasm"));
+        if !builtin.is_empty() {
+            options.builtin_images = Some(Arc::new(move |name: &str| find(&builtin, name)));
+        }
+        WasmRuntime::new(options, host).map_err(|source| {
+            Error::new(ErrorKind::Runtime, "the WebAssembly runtime cannot be started").because(source)
+        })
+    }
+
+    fn find(images: &[Image], name: &str) -> Option<Arc<[u8]>> {
+        let canonical = |name: &str| coracle_runtime_wasm::canonical_image_name(name).ok();
+        images
+            .iter()
+            .find(|image| canonical(&image.name).as_deref() == Some(name))
+            .map(|image| Arc::clone(&image.bytes))
+    }
+}
+
+#[cfg(feature = "wasm")]
+pub(crate) use wasm::{Images, start as start_wasm};
+
+/// Without a runtime there is no store.
+#[cfg(not(feature = "wasm"))]
+#[derive(Debug, Default)]
+pub(crate) struct Images;
+
+#[cfg(not(feature = "wasm"))]
+impl Images {
+    pub(crate) fn import(&self, _name: &str, _bytes: &[u8]) -> Result<ImageRecord, Status> {
+        Err(no_store())
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<ImageRecord>, Status> {
+        Err(no_store())
+    }
+
+    pub(crate) fn remove(&self, _name: &str) -> Result<(), Status> {
+        Err(no_store())
+    }
+}
+
+/// The image store of a data directory that no process uses.
+#[derive(Debug)]
+pub struct ImageDirectory {
+    #[cfg(feature = "wasm")]
+    store: coracle_runtime_wasm::ImageStore,
+}
+
+impl ImageDirectory {
+    /// Opens the store of a cluster's data directory; it is made when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be used, or this build has no runtime that keeps images.
+    #[cfg(feature = "wasm")]
+    pub fn open(data_dir: &std::path::Path) -> Result<Self, crate::Error> {
+        let folder = data_dir.join("wasm").join("images");
+        let failed =
+            |source| crate::Error::new(crate::ErrorKind::DataDirectory, "the images cannot be opened").because(source);
+        Ok(Self { store: coracle_runtime_wasm::ImageStore::open(Some(folder), None).map_err(failed)? })
+    }
+
+    /// Opens the store of a cluster's data directory.
+    ///
+    /// # Errors
+    ///
+    /// Always: this build has no runtime that keeps images.
+    #[cfg(not(feature = "wasm"))]
+    pub fn open(_data_dir: &std::path::Path) -> Result<Self, crate::Error> {
+        Err(no_store().into())
+    }
+
+    /// Takes an image in: a WebAssembly module or component, binary or text.
+    ///
+    /// # Errors
+    ///
+    /// When the name is no image name, the bytes are no WebAssembly, or the disk fails.
+    pub fn import(&self, name: &str, bytes: &[u8]) -> Result<ImageRecord, crate::Error> {
+        #[cfg(feature = "wasm")]
+        return Ok(self.store.import(name, bytes).map(wasm::record).map_err(|error| wasm::refused(&error))?);
+        #[cfg(not(feature = "wasm"))]
+        {
+            let _ = (name, bytes);
+            Err(no_store().into())
+        }
+    }
+
+    /// The images, by name.
+    ///
+    /// # Errors
+    ///
+    /// When this build has no runtime that keeps images.
+    pub fn list(&self) -> Result<Vec<ImageRecord>, crate::Error> {
+        #[cfg(feature = "wasm")]
+        return Ok(self.store.list().into_iter().map(wasm::record).collect());
+        #[cfg(not(feature = "wasm"))]
+        Err(no_store().into())
+    }
+
+    /// Removes an image.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, or the disk fails.
+    pub fn remove(&self, name: &str) -> Result<(), crate::Error> {
+        #[cfg(feature = "wasm")]
+        return Ok(wasm::removed(name, self.store.remove(name))?);
+        #[cfg(not(feature = "wasm"))]
+        {
+            let _ = name;
+            Err(no_store().into())
+        }
+    }
+}
+
+fn no_store() -> Status {
+    Status::failure(503, Some(Reason::ServiceUnavailable), "this process has no node that keeps images")
+}

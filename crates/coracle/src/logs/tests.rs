@@ -1,0 +1,91 @@
+use super::*;
+use coracle_apiserver::LogOptions;
+use coracle_base::Now;
+
+fn id(instance: u32) -> ContainerId {
+    ContainerId { pod: Uid::from("uid"), container: "web".into(), instance }
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_secs(seconds)
+}
+
+async fn read(logs: &SharedLogs, options: LogOptions) -> Option<String> {
+    let query = LogQuery::new(&Uid::from("uid"), "web", options).unwrap();
+    let mut reader = LogStore::read(logs, query, Now { wall: at(100), ..Now::default() })?;
+    let mut text = String::new();
+    while let Some(piece) = reader.next().await {
+        text.push_str(&String::from_utf8_lossy(&piece));
+    }
+    Some(text)
+}
+
+#[tokio::test]
+async fn lines_come_out_as_they_were_written_with_times_and_tails() {
+    let logs = SharedLogs::default();
+    logs.append(&id(0), LogStream::Stdout, b"one\ntwo", at(1));
+    logs.append(&id(0), LogStream::Stderr, b"oops\n", at(2));
+    logs.append(&id(0), LogStream::Stdout, b" and a half\nthree\n", at(90));
+    let all = read(&logs, LogOptions::default()).await.unwrap();
+    assert_eq!(all, "one\noops\ntwo and a half\nthree\n");
+    let options = LogOptions { tail_lines: Some(1), timestamps: true, ..LogOptions::default() };
+    assert_eq!(read(&logs, options).await.unwrap(), "1970-01-01T00:01:30.000000000Z three\n");
+    let options = LogOptions { since_seconds: Some(20), ..LogOptions::default() };
+    assert_eq!(read(&logs, options).await.unwrap(), "three\n");
+    let options = LogOptions { stream: Some("Stderr".into()), ..LogOptions::default() };
+    assert_eq!(read(&logs, options).await.unwrap(), "oops\n");
+    let options = LogOptions { limit_bytes: Some(5), ..LogOptions::default() };
+    assert_eq!(read(&logs, options).await.unwrap(), "one\no");
+}
+
+#[tokio::test]
+async fn the_first_failure_and_the_last_five_instances_are_kept() {
+    let logs = SharedLogs::default();
+    for instance in 0..10 {
+        logs.append(&id(instance), LogStream::Stdout, format!("run {instance}\n").as_bytes(), at(1));
+        if instance < 9 {
+            logs.ended(&id(instance), instance >= 2);
+        }
+    }
+    assert_eq!(read(&logs, LogOptions::default()).await.unwrap(), "run 9\n");
+    let of = |instance: &str| LogOptions { instance: Some(instance.into()), ..LogOptions::default() };
+    assert_eq!(read(&logs, of("first")).await.unwrap(), "run 2\n");
+    assert_eq!(read(&logs, of("1")).await.unwrap(), "run 8\n");
+    assert_eq!(read(&logs, of("5")).await.unwrap(), "run 4\n");
+    assert_eq!(read(&logs, LogOptions { previous: true, ..LogOptions::default() }).await.unwrap(), "run 8\n");
+    assert!(LogQuery::new(&Uid::from("uid"), "web", of("6")).is_err());
+}
+
+#[tokio::test]
+async fn who_follows_hears_everything_until_the_container_ends() {
+    let logs = SharedLogs::default();
+    logs.append(&id(0), LogStream::Stdout, b"a\n", at(1));
+    let query = LogQuery::new(&Uid::from("uid"), "web", LogOptions { follow: true, ..LogOptions::default() }).unwrap();
+    let mut reader = LogStore::read(&logs, query, Now::default()).unwrap();
+    assert_eq!(reader.next().await.unwrap(), "a\n");
+    let writer = SharedLogs::clone(&logs);
+    tokio::spawn(async move {
+        writer.append(&id(0), LogStream::Stdout, b"b\nc", at(2));
+        writer.ended(&id(0), false);
+    });
+    let mut rest = String::new();
+    while let Some(piece) = reader.next().await {
+        rest.push_str(&String::from_utf8_lossy(&piece));
+    }
+    assert_eq!(rest, "b\nc");
+}
+
+#[tokio::test]
+async fn logs_outlive_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let logs = SharedLogs::default();
+    logs.keep_in(directory.path()).unwrap();
+    logs.append(&id(0), LogStream::Stdout, b"before\n", at(1));
+    logs.ended(&id(0), true);
+    let again = SharedLogs::default();
+    again.keep_in(directory.path()).unwrap();
+    let first = LogOptions { instance: Some("first".into()), ..LogOptions::default() };
+    assert_eq!(read(&again, first).await.unwrap(), "before\n");
+    again.remove_pod(&Uid::from("uid"));
+    assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
+}

@@ -1,0 +1,315 @@
+//! The nodes of this process: one loop drives every agent, each with a runtime of its own.
+//!
+//! Agents decide; this loop only carries their outputs to runtimes, the API server and the brain, and brings answers back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use coracle_api::events::{EventRecord, EventRecorder, EventType, EventWrite};
+use coracle_api::resources::EVENTS;
+use coracle_api::{Method, Request, Response, Uid, UserInfo, WatchEvent};
+use coracle_base::{DelayQueue, Instant, Rng};
+use coracle_engine::NodeFeed;
+use coracle_node::runtime::{Runtime, RuntimeEvent};
+use coracle_node::{Checkpoint, Input, NodeAgent, Output, RequestId};
+use tokio::sync::mpsc;
+
+use crate::brain::Message;
+use crate::process::Process;
+
+mod checkpoint;
+mod fake;
+mod host;
+
+pub(crate) use checkpoint::{Keeper, private_file};
+pub(crate) use fake::FakeNode;
+#[cfg(feature = "wasm")]
+pub(crate) use host::Host;
+
+/// What other parts of the process need of a node: its runtime, by the node's name.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    runtimes: RwLock<BTreeMap<String, Arc<dyn Runtime>>>,
+    routes: RwLock<BTreeMap<std::net::IpAddr, (String, Uid)>>,
+}
+
+impl Nodes {
+    /// The runtime of a node of this process.
+    pub(crate) fn runtime(&self, node: &str) -> Option<Arc<dyn Runtime>> {
+        self.runtimes.read().expect("nothing panics while it holds the lock").get(node).cloned()
+    }
+
+    /// The node and pod that have an address.
+    pub(crate) fn pod_at(&self, address: std::net::IpAddr) -> Option<(String, Uid)> {
+        self.routes.read().expect("nothing panics while it holds the lock").get(&address).cloned()
+    }
+
+    fn add(&self, node: &str, runtime: Arc<dyn Runtime>) {
+        self.runtimes.write().expect("nothing panics while it holds the lock").insert(node.to_owned(), runtime);
+    }
+
+    fn route(&self, node: &str, address: std::net::IpAddr, pod: Option<Uid>) {
+        let mut routes = self.routes.write().expect("nothing panics while it holds the lock");
+        match pod {
+            Some(pod) => routes.insert(address, (node.to_owned(), pod)),
+            None => routes.remove(&address),
+        };
+    }
+}
+
+/// What the loop is sent. Its length is bounded by what agents have asked for: every command has one answer, and a container
+/// ends once.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A node joins the loop.
+    Join(Box<Joining>),
+    /// Something happened in a node's runtime.
+    Runtime(String, RuntimeEvent),
+    /// A request of a node was answered.
+    Answer(String, RequestId, Response),
+}
+
+/// A node that joins.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) name: String,
+    pub(crate) agent: NodeAgent,
+    pub(crate) runtime: Carrier,
+    pub(crate) keeper: Option<Keeper>,
+}
+
+/// Who carries out a node's commands.
+#[derive(Debug)]
+pub(crate) enum Carrier {
+    /// A runtime, which answers through its [`Host`].
+    Real(Arc<dyn Runtime>),
+    /// Nobody: every pod runs at once.
+    Fake(FakeNode),
+}
+
+#[derive(Debug)]
+struct Seat {
+    agent: NodeAgent,
+    carrier: Carrier,
+    keeper: Option<Keeper>,
+    recorder: EventRecorder,
+}
+
+/// The loop.
+#[derive(Debug)]
+pub(crate) struct NodeLoop {
+    process: Arc<Process>,
+    news: mpsc::UnboundedReceiver<News>,
+    sender: mpsc::UnboundedSender<News>,
+    feed: NodeFeed,
+    seats: BTreeMap<String, Seat>,
+    timers: DelayQueue<String>,
+    rng: Rng,
+}
+
+impl NodeLoop {
+    /// A loop without nodes: they come by [`News::Join`].
+    pub(crate) fn new(
+        process: Arc<Process>,
+        sender: mpsc::UnboundedSender<News>,
+        news: mpsc::UnboundedReceiver<News>,
+    ) -> Self {
+        let rng = process.fork_rng();
+        Self {
+            process,
+            news,
+            sender,
+            feed: NodeFeed::default(),
+            seats: BTreeMap::new(),
+            timers: DelayQueue::default(),
+            rng,
+        }
+    }
+
+    /// Runs until the cluster stops.
+    pub(crate) async fn run(mut self) {
+        let mut views = self.process.views.clone();
+        loop {
+            let clock = self.process.clock;
+            let due = self.timers.next();
+            let timer = async {
+                match due {
+                    Some(due) => clock.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.process.shutdown.cancelled() => return,
+                news = self.news.recv() => match news {
+                    Some(news) => self.take(news),
+                    None => return,
+                },
+                changed = views.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.look();
+                }
+                () = timer => self.tick(),
+            }
+        }
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Join(joining) => self.join(*joining),
+            News::Runtime(node, event) => self.step(&node, Input::Runtime(event)),
+            News::Answer(node, id, response) => self.step(&node, Input::Answer(id, response)),
+        }
+    }
+
+    fn join(&mut self, joining: Joining) {
+        self.look();
+        let Joining { name, agent, runtime, keeper } = joining;
+        if let Carrier::Real(runtime) = &runtime {
+            self.process.nodes.add(&name, Arc::clone(runtime));
+        }
+        self.seats.insert(name.clone(), Seat { agent, carrier: runtime, keeper, recorder: EventRecorder::default() });
+        self.step(&name, Input::Tick);
+        let view = self.process.view();
+        for event in self.feed.add(&view, &name) {
+            self.tell(&name, event);
+        }
+        self.step(&name, Input::Synced);
+    }
+
+    /// Tells the agents what has changed.
+    fn look(&mut self) {
+        let view = self.process.view();
+        let (news, anew) = self.feed.poll(&view);
+        for (node, event) in news {
+            self.tell(&node, event);
+        }
+        if anew {
+            for node in self.seats.keys().cloned().collect::<Vec<_>>() {
+                self.step(&node, Input::Synced);
+            }
+        }
+    }
+
+    fn tell(&mut self, node: &str, event: WatchEvent) {
+        let (WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object)) = &event else {
+            return;
+        };
+        let resource = object.key().resource.clone();
+        self.step(node, Input::Watch { resource, event });
+    }
+
+    fn tick(&mut self) {
+        let now = self.process.now();
+        while let Some(node) = self.timers.pop(now.mono) {
+            let due = match self.seats.get_mut(&node).map(|seat| &mut seat.carrier) {
+                Some(Carrier::Fake(fake)) => fake.due(now),
+                _ => Vec::new(),
+            };
+            for event in due {
+                self.step(&node, Input::Runtime(event));
+            }
+            self.step(&node, Input::Tick);
+        }
+    }
+
+    fn step(&mut self, node: &str, input: Input) {
+        let Some(seat) = self.seats.get_mut(node) else { return };
+        let now = self.process.now();
+        for output in seat.agent.step(now, input) {
+            match output {
+                Output::Request(id, request) => send(&self.process, &self.sender, node, Some(id), request),
+                Output::Runtime(command) => match &mut seat.carrier {
+                    Carrier::Real(runtime) => runtime.command(command),
+                    Carrier::Fake(fake) => fake.command(&command, now),
+                },
+                Output::Checkpoint(checkpoint) => keep(seat.keeper.as_ref(), checkpoint),
+                Output::Event(record) => {
+                    if let Some(request) = event_request(&mut seat.recorder, node, record, now, &mut self.rng) {
+                        send(&self.process, &self.sender, node, None, request);
+                    }
+                }
+                Output::Heartbeat(heartbeat) => {
+                    self.process.metrics.heartbeat(node, &heartbeat);
+                    // A full queue loses a heartbeat, not the node: the next comes in ten seconds.
+                    let _ = self.process.brain.try_send(Message::Heartbeat(node.to_owned()));
+                }
+                Output::RouteChanged { address, pod } => self.process.nodes.route(node, address, pod),
+                other => tracing::error!(?other, "an output that this driver does not know"),
+            }
+        }
+        let fake = match &seat.carrier {
+            Carrier::Fake(fake) => fake.next_wakeup(),
+            Carrier::Real(_) => None,
+        };
+        match [seat.agent.next_wakeup(), fake].into_iter().flatten().min() {
+            Some(instant) => self.timers.set(node.to_owned(), instant.max(Instant::ZERO)),
+            None => self.timers.remove(&node.to_owned()),
+        }
+    }
+}
+
+fn keep(keeper: Option<&Keeper>, checkpoint: Checkpoint) {
+    if let Some(keeper) = keeper {
+        keeper.keep(checkpoint);
+    }
+}
+
+/// Takes a node's request through the API server; the answer comes back as news.
+fn send(
+    process: &Arc<Process>,
+    news: &mpsc::UnboundedSender<News>,
+    node: &str,
+    id: Option<RequestId>,
+    request: Request,
+) {
+    let (process, news, node) = (Arc::clone(process), news.clone(), node.to_owned());
+    tokio::spawn(async move {
+        let response = process.respond(request).await;
+        match id {
+            Some(id) => {
+                let _ = news.send(News::Answer(node, id, response));
+            }
+            None => {
+                if let Some(status) = response.failure() {
+                    tracing::debug!(node, %status, "an event was not recorded");
+                }
+            }
+        }
+    });
+}
+
+fn event_request(
+    recorder: &mut EventRecorder,
+    node: &str,
+    record: coracle_node::EventRecord,
+    now: coracle_base::Now,
+    rng: &mut Rng,
+) -> Option<Request> {
+    let record = EventRecord {
+        regarding: record.regarding,
+        uid: record.uid,
+        field_path: record.field_path,
+        event_type: match record.event_type {
+            coracle_node::EventType::Normal => EventType::Normal,
+            coracle_node::EventType::Warning => EventType::Warning,
+        },
+        reason: record.reason,
+        message: record.message,
+    };
+    let write = recorder.record("kubelet", Some(node), &record, now, rng)?;
+    let user = UserInfo::node(node);
+    let events = &EVENTS.resource;
+    Some(match write {
+        EventWrite::Create { namespace, object } => {
+            Request::new(Method::Post, format!("/api/v1/namespaces/{namespace}/{events}"), user).json(object)
+        }
+        EventWrite::Count { namespace, name, patch } => {
+            Request::new(Method::Patch, format!("/api/v1/namespaces/{namespace}/{events}/{name}"), user)
+                .content_type("application/merge-patch+json")
+                .json(patch)
+        }
+    })
+}

@@ -1,0 +1,58 @@
+//! What surrounds a node's runtime: events go to the loop, output to the logs, connections to the dialer.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+
+use coracle_api::Uid;
+use coracle_node::runtime::{Connecting, ContainerId, Destination, LogStream, OpenError, RuntimeEvent, RuntimeHost};
+use tokio::sync::mpsc;
+
+use super::News;
+use crate::dialer;
+use crate::logs::LogStore;
+use crate::process::Process;
+
+/// The host of one node's runtime. It knows the process weakly: the process knows the runtime.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) node: String,
+    pub(crate) news: mpsc::UnboundedSender<News>,
+    pub(crate) logs: Arc<LogStore>,
+    pub(crate) process: Weak<Process>,
+}
+
+impl Host {
+    fn process(&self) -> Result<Arc<Process>, OpenError> {
+        self.process.upgrade().ok_or_else(|| OpenError("the node is stopping".into()))
+    }
+}
+
+impl RuntimeHost for Host {
+    fn event(&self, event: RuntimeEvent) {
+        match &event {
+            RuntimeEvent::ContainerExited { id, exit } => self.logs.ended(id, exit.code != 0),
+            RuntimeEvent::SandboxRemoved { pod } => self.logs.remove_pod(pod),
+            _ => {}
+        }
+        // The loop is gone only when the process is.
+        let _ = self.news.send(News::Runtime(self.node.clone(), event));
+    }
+
+    fn log(&self, container: &ContainerId, stream: LogStream, bytes: &[u8]) {
+        if let Ok(process) = self.process() {
+            self.logs.append(container, stream, bytes, process.now().wall);
+        }
+    }
+
+    fn connect(&self, from: &Uid, to: Destination) -> Connecting {
+        let (process, from) = (self.process(), from.clone());
+        Box::pin(async move {
+            let process = process?;
+            dialer::dial_from_pod(&process, &from, &to).await
+        })
+    }
+
+    fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
+        dialer::resolve(&self.process()?.view(), from, name)
+    }
+}

@@ -1,0 +1,155 @@
+//! One member's process: what every handler, task and node of it shares, and the way of a request through it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coracle_api::{Reason, Request, Response, Status};
+use coracle_apiserver::{Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
+use coracle_base::{Now, Rng};
+use coracle_store::{Applied, Refused, Transaction, View};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authenticator;
+use crate::brain::{Message, Settled};
+use crate::clock::Clock;
+use crate::images::Images;
+use crate::logs::LogStore;
+use crate::metrics::Metrics;
+use crate::node::Nodes;
+
+/// How long a read waits for a revision that the member has not reached (Kubernetes' own three seconds).
+const REVISION_WAIT: Duration = Duration::from_secs(3);
+/// How long a proposal may take before the client is told that its outcome is not known.
+const PROPOSAL_WAIT: Duration = Duration::from_secs(30);
+
+/// What ends a request's way through the API server.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A whole response.
+    Response(Response),
+    /// A stream of watch events.
+    Watch(Box<Watcher>),
+    /// A byte stream to or from a pod.
+    Tunnel(TunnelSpec),
+}
+
+/// What the parts of a member share.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) clock: Clock,
+    pub(crate) options: Arc<ServerOptions>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) brain: mpsc::Sender<Message>,
+    pub(crate) views: watch::Receiver<View>,
+    pub(crate) nodes: Nodes,
+    pub(crate) images: Images,
+    pub(crate) logs: Arc<LogStore>,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) rng: Mutex<Rng>,
+    pub(crate) served: AtomicU64,
+}
+
+impl Process {
+    /// The time.
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The newest view.
+    pub(crate) fn view(&self) -> View {
+        self.views.borrow().clone()
+    }
+
+    /// A generator of its own for one request or task.
+    pub(crate) fn fork_rng(&self) -> Rng {
+        self.rng.lock().expect("nothing panics while it draws").fork()
+    }
+
+    /// Takes a request to its end, or to the stream that it turns into.
+    pub(crate) async fn answer(&self, request: Request) -> Answer {
+        self.answer_in_term(request, None).await
+    }
+
+    async fn answer_in_term(&self, request: Request, term: Option<u64>) -> Answer {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let mut machine = RequestMachine::new(Arc::clone(&self.options), request, self.fork_rng());
+        let mut resume = Resume::Start;
+        loop {
+            let view = self.view();
+            resume = match machine.advance(&view, self.now(), resume) {
+                Next::Respond(response) => return Answer::Response(response),
+                Next::Watch(watcher) => return Answer::Watch(watcher),
+                Next::Tunnel(tunnel) => return Answer::Tunnel(tunnel),
+                Next::Propose(mut transaction) => {
+                    transaction.term = term;
+                    match self.propose(transaction).await {
+                        Ok(outcome) => Resume::Settled(outcome),
+                        Err(status) => Resume::Unsettled(status),
+                    }
+                }
+                Next::WaitFor(revision) => {
+                    let mut views = self.views.clone();
+                    let reached = views.wait_for(|view| view.revision() >= revision);
+                    match tokio::time::timeout(REVISION_WAIT, reached).await {
+                        Ok(Ok(_)) => Resume::Reached,
+                        _ => Resume::NotReached,
+                    }
+                }
+                Next::Call(callout) => match callout {
+                    #[expect(
+                        unreachable_patterns,
+                        reason = "there is no callout yet; a new one is an error until it is carried out"
+                    )]
+                    _ => Resume::Called(Err(Status::internal("this callout is not carried out here"))),
+                },
+            };
+        }
+    }
+
+    /// The same for a request that must end in a whole response: those of nodes.
+    pub(crate) async fn respond(&self, request: Request) -> Response {
+        Self::whole(self.answer(request).await)
+    }
+
+    /// The same for a request of the control plane: its transactions count in the term of its lead only.
+    pub(crate) async fn respond_in_term(&self, request: Request, term: u64) -> Response {
+        Self::whole(self.answer_in_term(request, Some(term)).await)
+    }
+
+    fn whole(answer: Answer) -> Response {
+        match answer {
+            Answer::Response(response) => response,
+            Answer::Watch(_) | Answer::Tunnel(_) => Status::bad_request("streams are not served here").into(),
+        }
+    }
+
+    async fn propose(&self, transaction: Transaction) -> Result<Result<Applied, Refused>, Status> {
+        let (reply, settled) = oneshot::channel();
+        if self.brain.send(Message::Submit(transaction, reply)).await.is_err() {
+            return Err(stopping());
+        }
+        match tokio::time::timeout(PROPOSAL_WAIT, settled).await {
+            Ok(Ok(Settled::Applied(outcome))) => Ok(outcome),
+            Ok(Ok(Settled::NotLeader)) => Err(unavailable("there is no leader; try again")),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Status::failure(
+                504,
+                Some(Reason::Timeout),
+                "Timeout: request did not complete within the allotted timeout",
+            )),
+        }
+    }
+}
+
+fn stopping() -> Status {
+    unavailable("the server is shutting down")
+}
+
+fn unavailable(message: &str) -> Status {
+    let mut status = Status::failure(503, Some(Reason::ServiceUnavailable), message);
+    status.details = Some(coracle_api::StatusDetails { retry_after_seconds: 1, ..Default::default() });
+    status
+}

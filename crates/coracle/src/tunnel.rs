@@ -1,0 +1,83 @@
+//! Byte streams between a client and a pod: logs, port-forwards, and requests passed on.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::WebSocketUpgrade;
+use coracle_api::resources::PODS;
+use coracle_api::{ObjectKey, Reason, Status, Uid};
+use coracle_apiserver::{LogOptions, TunnelSpec};
+use futures_util::stream;
+use http::Response;
+use http::request::Parts;
+use serde_json::Value;
+
+use crate::logs::{Instance, LogQuery, LogStore};
+use crate::process::Process;
+
+/// Joins a client to what its request turned into.
+pub(crate) async fn respond(
+    process: &Arc<Process>,
+    tunnel: TunnelSpec,
+    websocket: Option<WebSocketUpgrade>,
+    parts: &Parts,
+) -> Result<Response<Body>, Status> {
+    let _ = (websocket, parts);
+    match tunnel {
+        TunnelSpec::Log { pod: (namespace, name, uid), container, options, .. } => {
+            log(process, &namespace, &name, &uid, &container, options)
+        }
+        _ => Err(Status::failure(501, Some(Reason::ServiceUnavailable), "this stream is not served yet")),
+    }
+}
+
+/// The log of a container as text, chunk by chunk.
+fn log(
+    process: &Arc<Process>,
+    namespace: &str,
+    name: &str,
+    uid: &Uid,
+    container: &str,
+    options: LogOptions,
+) -> Result<Response<Body>, Status> {
+    let previous = options.previous;
+    let mut query = LogQuery::new(uid, container, options).map_err(Status::bad_request)?;
+    if query.instance == Instance::Previous && is_waiting(process, namespace, name, container) {
+        // Between two runs the newest instance is the one before the next.
+        query.instance = Instance::Ended(1);
+    }
+    let Some(reader) = LogStore::read(&process.logs, query.clone(), process.now()) else {
+        if previous || query.instance != Instance::Current {
+            let message = format!("previous terminated container {container:?} in pod {name:?} not found");
+            return Err(Status::bad_request(message));
+        }
+        return Ok(text(Body::empty())); // it has not written anything yet
+    };
+    let shutdown = process.shutdown.clone();
+    let pieces = stream::unfold((reader, shutdown), |(mut reader, shutdown)| async move {
+        let piece = tokio::select! {
+            piece = reader.next() => piece?,
+            () = shutdown.cancelled() => return None,
+        };
+        Some((Ok::<_, std::convert::Infallible>(piece), (reader, shutdown)))
+    });
+    Ok(text(Body::from_stream(pieces)))
+}
+
+fn text(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let content_type = http::HeaderValue::from_static("text/plain");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+    response
+}
+
+/// Whether a container waits to be started again.
+fn is_waiting(process: &Process, namespace: &str, name: &str, container: &str) -> bool {
+    let view = process.view();
+    let Some(pod) = view.object(&ObjectKey::new(PODS, namespace, name)) else { return false };
+    let status = &pod.value(None)["status"];
+    ["initContainerStatuses", "containerStatuses"]
+        .into_iter()
+        .flat_map(|list| status[list].as_array().into_iter().flatten())
+        .any(|status| status["name"] == container && matches!(status["state"]["waiting"], Value::Object(_)))
+}

@@ -1,0 +1,364 @@
+//! The log on disk: one redb file, one fsync a commit, on a thread of its own.
+//!
+//! What is answered as durable is durable: redb commits with `fdatasync`. Snapshots are files beside it, written whole,
+//! synced, renamed, and only then named in the log.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use bytes::Bytes;
+use coracle_raft::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};
+use coracle_store::{Store, StoreOptions, View};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use sha2::{Digest as _, Sha256};
+
+use crate::brain::Message;
+use crate::{Error, ErrorKind};
+
+/// The layout of the file; a newer one is refused.
+const FORMAT: u64 = 1;
+const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// How many batches are committed together at most.
+const BATCHES_PER_COMMIT: usize = 256;
+
+/// What the log's thread is asked for.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Make a batch durable.
+    Write(PersistId, WalBatch),
+    /// Save the state at an index.
+    Snapshot {
+        /// The index of the last entry in it.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// The state.
+        view: View,
+    },
+}
+
+/// The log's thread. Its queue is bounded by the brain, which has few batches on their way.
+#[derive(Debug)]
+pub(crate) struct Wal {
+    jobs: Sender<Job>,
+    done: tokio::sync::oneshot::Receiver<()>,
+}
+
+/// What was found at start.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) database: Database,
+    pub(crate) store: Option<Store>,
+    pub(crate) raft: Option<Restored>,
+}
+
+impl Wal {
+    /// Starts the thread; it tells the brain what is durable.
+    pub(crate) fn start(
+        directory: &Path,
+        database: Database,
+        brain: tokio::sync::mpsc::Sender<Message>,
+    ) -> Result<Self, Error> {
+        let (jobs, queue) = channel();
+        let (finished, done) = tokio::sync::oneshot::channel();
+        let directory = directory.to_owned();
+        std::thread::Builder::new()
+            .name("coracle-wal".into())
+            .spawn(move || {
+                run(&directory, &database, &queue, &brain);
+                drop(database);
+                let _ = finished.send(());
+            })
+            .map_err(|source| Error::new(ErrorKind::DataDirectory, "cannot start the log's thread").because(source))?;
+        Ok(Self { jobs, done })
+    }
+
+    /// Hands over a job. When the thread is gone, because the disk failed, the job is dropped and nothing is answered any more.
+    pub(crate) fn send(&self, job: Job) {
+        let _ = self.jobs.send(job);
+    }
+
+    /// Writes what is queued, and closes the file.
+    pub(crate) async fn close(self) {
+        drop(self.jobs);
+        let _ = self.done.await;
+    }
+}
+
+/// Opens the log of a data directory, and reads what it holds.
+pub(crate) fn open(directory: &Path, options: &StoreOptions) -> Result<Found, Error> {
+    let path = directory.join("log.redb");
+    let database = Database::create(&path).map_err(|source| match source {
+        redb::DatabaseError::DatabaseAlreadyOpen => {
+            Error::new(ErrorKind::DataDirectory, format!("{} is in use by another process", directory.display()))
+        }
+        other => Error::new(ErrorKind::DataDirectory, format!("cannot open {}", path.display())).because(other),
+    })?;
+    let corrupt =
+        |source: redb::Error| Error::new(ErrorKind::Corrupt, format!("cannot read {}", path.display())).because(source);
+    let contents = read(&database).map_err(corrupt)?;
+    if contents.format > FORMAT {
+        let message =
+            format!("{} was written by a newer version of Coracle (format {})", path.display(), contents.format);
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    if contents.hard_state.is_none() {
+        return Ok(Found { database, store: None, raft: None });
+    }
+    let store = match contents.snapshot.index {
+        0 => None,
+        index => Some(load_snapshot(directory, index, options)?),
+    };
+    check(&contents, &path)?;
+    let raft = Restored {
+        hard_state: contents.hard_state.unwrap_or_default(),
+        snapshot: contents.snapshot,
+        base: contents.base,
+        entries: contents.entries,
+    };
+    Ok(Found { database, store, raft: Some(raft) })
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    format: u64,
+    hard_state: Option<HardState>,
+    snapshot: SnapshotMark,
+    base: SnapshotMark,
+    entries: Vec<LogEntry>,
+}
+
+fn read(database: &Database) -> Result<Contents, redb::Error> {
+    let mut contents = Contents::default();
+    let transaction = database.begin_read()?;
+    let meta = match transaction.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(contents),
+        Err(error) => return Err(error.into()),
+    };
+    let numbers = |name: &str| -> Result<Option<Vec<u64>>, redb::Error> {
+        Ok(meta.get(name)?.map(|value| value.value().chunks_exact(8).map(big_endian).collect()))
+    };
+    contents.format = numbers("format")?.and_then(|n| n.first().copied()).unwrap_or(0);
+    if let Some([term, vote, commit]) = numbers("hard-state")?.as_deref() {
+        contents.hard_state = Some(HardState { term: *term, vote: *vote, commit: *commit });
+    }
+    for (name, mark) in [("snapshot", &mut contents.snapshot), ("base", &mut contents.base)] {
+        if let Some([index, term]) = numbers(name)?.as_deref() {
+            *mark = SnapshotMark { index: *index, term: *term };
+        }
+    }
+    let entries = transaction.open_table(ENTRIES)?;
+    for row in entries.iter()? {
+        let (index, value) = row?;
+        let (term, data) = value.value().split_at_checked(8).unwrap_or((&[0; 8], &[]));
+        contents.entries.push(LogEntry {
+            index: index.value(),
+            term: big_endian(term),
+            data: Bytes::copy_from_slice(data),
+        });
+    }
+    Ok(contents)
+}
+
+fn big_endian(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_be_bytes)
+}
+
+/// A log with a gap must not reach consensus, which would panic on it.
+fn check(contents: &Contents, path: &Path) -> Result<(), Error> {
+    let mut expected = contents.base.index + 1;
+    for entry in &contents.entries {
+        if entry.index != expected {
+            let message = format!("{} has entry {} where {expected} should be", path.display(), entry.index);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        expected += 1;
+    }
+    let committed = contents.hard_state.unwrap_or_default().commit.max(contents.snapshot.index);
+    if committed >= expected {
+        let message = format!("{} ends before entry {committed}, which was committed", path.display());
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(())
+}
+
+fn run(directory: &Path, database: &Database, queue: &Receiver<Job>, brain: &tokio::sync::mpsc::Sender<Message>) {
+    let mut held = None;
+    while let Some(job) = held.take().or_else(|| queue.recv().ok()) {
+        match job {
+            Job::Write(first, batch) => {
+                let (mut last, mut batches) = (first, vec![batch]);
+                while batches.len() < BATCHES_PER_COMMIT {
+                    match queue.try_recv() {
+                        Ok(Job::Write(id, batch)) => {
+                            last = id;
+                            batches.push(batch);
+                        }
+                        Ok(other) => {
+                            held = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                if let Err(error) = commit(database, &batches) {
+                    // Nothing that follows may be called durable: the thread ends, and every write waits in vain.
+                    tracing::error!(%error, "the log cannot be written; no write is answered any more");
+                    return;
+                }
+                let _ = brain.blocking_send(Message::Persisted(last));
+            }
+            Job::Snapshot { index, term, view } => match save_snapshot(directory, index, &view) {
+                Ok(()) => {
+                    let _ = brain.blocking_send(Message::SnapshotSaved { index, term });
+                }
+                Err(error) => tracing::error!(%error, "a snapshot cannot be saved; the log keeps growing"),
+            },
+        }
+    }
+}
+
+fn commit(database: &Database, batches: &[WalBatch]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert("format", FORMAT.to_be_bytes().as_slice())?;
+        for batch in batches {
+            if let Some(first) = batch.entries.first() {
+                if entries.last()?.is_some_and(|(last, _)| last.value() >= first.index) {
+                    entries.retain_in(first.index.., |_, _| false)?;
+                }
+                for entry in &batch.entries {
+                    let mut value = Vec::with_capacity(entry.data.len() + 8);
+                    value.extend_from_slice(&entry.term.to_be_bytes());
+                    value.extend_from_slice(&entry.data);
+                    entries.insert(entry.index, value.as_slice())?;
+                }
+            }
+            if let Some(state) = batch.hard_state {
+                meta.insert("hard-state", numbers(&[state.term, state.vote, state.commit]).as_slice())?;
+            }
+            if let Some(mark) = batch.snapshot {
+                meta.insert("snapshot", numbers(&[mark.index, mark.term]).as_slice())?;
+            }
+            if let Some(index) = batch.compact_to.filter(|index| *index > 0) {
+                let term = entries.get(index)?.map(|value| big_endian(&value.value()[..8]));
+                if let Some(term) = term {
+                    meta.insert("base", numbers(&[index, term]).as_slice())?;
+                    entries.retain_in(..=index, |_, _| false)?;
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn numbers(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+fn snapshot_path(directory: &Path, index: u64) -> PathBuf {
+    directory.join("snapshots").join(format!("{index:020}.snapshot"))
+}
+
+/// A digest, then the bytes: written beside, synced, renamed, and the folder synced.
+fn save_snapshot(directory: &Path, index: u64, view: &View) -> std::io::Result<()> {
+    let path = snapshot_path(directory, index);
+    let folder = directory.join("snapshots");
+    fs::create_dir_all(&folder)?;
+    let bytes = view.snapshot();
+    let unfinished = path.with_extension("unfinished");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&Sha256::digest(&bytes))?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    File::open(&folder)?.sync_all()?;
+    remove_older(&folder, &path)
+}
+
+/// The one before is kept too: the log names it until the next commit.
+fn remove_older(folder: &Path, newest: &Path) -> std::io::Result<()> {
+    let mut others: Vec<PathBuf> = fs::read_dir(folder)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path != newest && path.extension().is_some_and(|extension| extension == "snapshot"))
+        .collect();
+    others.sort();
+    others.pop();
+    others.iter().try_for_each(fs::remove_file)
+}
+
+fn load_snapshot(directory: &Path, index: u64, options: &StoreOptions) -> Result<Store, Error> {
+    let path = snapshot_path(directory, index);
+    let bytes = fs::read(&path).map_err(|source| Error::file("read", &path, source))?;
+    let damaged = || Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display()));
+    let (digest, body) = bytes.split_at_checked(32).ok_or_else(damaged)?;
+    if Sha256::digest(body).as_slice() != digest {
+        return Err(damaged());
+    }
+    Store::restore(options.clone(), body).map_err(|source| damaged().because(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, data: &'static str) -> LogEntry {
+        LogEntry { index, term: 1, data: Bytes::from_static(data.as_bytes()) }
+    }
+
+    fn batch(entries: Vec<LogEntry>) -> WalBatch {
+        let commit = entries.last().map_or(0, |entry| entry.index);
+        WalBatch { entries, hard_state: Some(HardState { term: 1, vote: 1, commit }), ..WalBatch::default() }
+    }
+
+    #[test]
+    fn what_was_committed_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        assert!(found.raft.is_none());
+        commit(
+            &found.database,
+            &[batch(vec![entry(1, "a"), entry(2, "b")]), batch(vec![entry(2, "c"), entry(3, "d")])],
+        )
+        .unwrap();
+        drop(found);
+        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        assert_eq!(found.raft.unwrap().entries, [entry(1, "a"), entry(2, "c"), entry(3, "d")]);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_said_to_be_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let _found = open(directory.path(), &StoreOptions::default()).unwrap();
+        let error = open(directory.path(), &StoreOptions::default()).unwrap_err();
+        assert!(error.to_string().ends_with("is in use by another process"), "{error}");
+    }
+
+    #[test]
+    fn a_snapshot_stands_for_the_log_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(StoreOptions::default());
+        save_snapshot(directory.path(), 2, &store.view()).unwrap();
+        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        commit(&found.database, &[batch(vec![entry(1, "a"), entry(2, "b"), entry(3, "c")])]).unwrap();
+        let mark = SnapshotMark { index: 2, term: 1 };
+        let compacted = WalBatch { snapshot: Some(mark), compact_to: Some(2), ..WalBatch::default() };
+        commit(&found.database, &[compacted]).unwrap();
+        drop(found);
+        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        assert!(found.store.is_some());
+        let raft = found.raft.unwrap();
+        assert_eq!((raft.base, raft.entries), (mark, vec![entry(3, "c")]));
+        fs::write(snapshot_path(directory.path(), 2), b"short").unwrap();
+        let path = snapshot_path(directory.path(), 2);
+        let error = load_snapshot(directory.path(), 2, &StoreOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} is damaged", path.display()));
+    }
+}
