@@ -43,6 +43,8 @@ pub struct WasmRuntime {
     pods: Pods,
     io: Option<tokio::runtime::Runtime>,
     guests: Option<tokio::runtime::Runtime>,
+    /// The folder of a state that is not kept: it goes here, not with the last task that still looks at it.
+    temporary: Option<tempfile::TempDir>,
 }
 
 /// The queues of the pods' workers. They are bounded by the agent, which waits for answers before it asks again.
@@ -82,11 +84,10 @@ impl WasmRuntime {
             ports: Ports::default(),
             pods_dir,
             running: Mutex::default(),
-            _temporary: temporary,
         });
         // The first container finds the engine ready; what is wrong with it is told to every container.
         io.spawn_blocking(move || drop(engines.flavor(Metering::Off)));
-        Ok(Arc::new(Self { shared, pods: Pods::default(), io: Some(io), guests: Some(guests) }))
+        Ok(Arc::new(Self { shared, pods: Pods::default(), io: Some(io), guests: Some(guests), temporary }))
     }
 
     /// Takes an image into the store: a module or a component, binary or text. It may be used at once.
@@ -230,6 +231,9 @@ impl Drop for WasmRuntime {
         // Not a plain drop: that waits for the threads, and panics where the owner is itself asynchronous.
         for runtime in [self.guests.take(), self.io.take()].into_iter().flatten() {
             runtime.shutdown_background();
+        }
+        if let Some(Err(error)) = self.temporary.take().map(tempfile::TempDir::close) {
+            tracing::warn!(%error, "cannot remove a temporary folder");
         }
     }
 }

@@ -35,8 +35,6 @@ pub(crate) struct Shared {
     pub(crate) pods_dir: PathBuf,
     /// The running containers, for what they use.
     pub(crate) running: Mutex<BTreeMap<String, Arc<Account>>>,
-    /// Removed with the runtime, where the state is temporary.
-    pub(crate) _temporary: Option<tempfile::TempDir>,
 }
 
 impl Shared {

@@ -154,6 +154,23 @@ fn removing_a_sandbox_ends_its_containers_and_removes_its_files() {
 }
 
 #[test]
+fn a_runtime_without_a_folder_leaves_none_behind() {
+    let world = World::new();
+    world.launch(r#"(module (func (export "_start") (loop (br 0))))"#, |_| {});
+    // Named for this process: another run of the tests has folders of its own there.
+    let name = format!("lonely-{}", std::process::id());
+    let folder = format!("pods/{POD}/containers/{name}-0");
+    let ours = |entry: &std::fs::DirEntry| entry.path().join(&folder).exists();
+    let count = || std::fs::read_dir(std::env::temp_dir()).unwrap().filter(|e| e.as_ref().is_ok_and(ours)).count();
+    let mut lonely = spec("guest");
+    lonely.id.container = name;
+    world.create(lonely).unwrap();
+    assert_eq!(count(), 1);
+    drop(world);
+    assert_eq!(count(), 0);
+}
+
+#[test]
 fn compiled_code_is_kept_and_used_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = WasmOptions::default();
