@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, Credentials};
 use crate::images::Images;
 use crate::metrics::Metrics;
-use crate::node::{Carrier, FakeNode, Joining, News, NodeLoop, Nodes};
+use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop, Nodes};
 use crate::process::Process;
 use crate::tls::{Authority, random_token};
 use crate::wal::{self, Wal};
@@ -306,16 +306,12 @@ impl ClusterBuilder {
             let joining = self.real_node(&process, &sender).await?;
             let _ = sender.send(News::Join(Box::new(joining)));
         }
+        // The loop finds them by their annotation, as it does Nodes that a user makes.
         for index in 0..self.fake_nodes {
             let mut config = NodeConfig::new(format!("fake-{index}"));
-            config.capacity = self.capacity.unwrap_or(Capacity { cpu_millis: 32_000, memory: 256 << 30, pods: 110 });
-            config.annotations.insert("kwok.x-k8s.io/node".into(), "fake".into());
-            config.container_runtime_version = "fake://1".into();
+            config.capacity = self.capacity.unwrap_or(FAKE_CAPACITY);
+            config.annotations.insert(FAKE_ANNOTATION.into(), "fake".into());
             register(&process, &mut config).await?;
-            let agent = NodeAgent::new(config.clone(), None, process.fork_rng());
-            let joining =
-                Joining { name: config.name, agent, runtime: Carrier::Fake(FakeNode::default()), keeper: None };
-            let _ = sender.send(News::Join(Box::new(joining)));
         }
         Ok(())
     }
@@ -390,6 +386,11 @@ async fn register(process: &Process, config: &mut NodeConfig) -> Result<(), Erro
         let node = json!({
             "kind": "Node", "apiVersion": "v1",
             "metadata": {"name": config.name, "labels": config.labels, "annotations": config.annotations},
+            "status": {"capacity": {
+                "cpu": format!("{}m", config.capacity.cpu_millis),
+                "memory": config.capacity.memory.to_string(),
+                "pods": config.capacity.pods.to_string(),
+            }},
         });
         let request = Request::new(Method::Post, "/api/v1/nodes", UserInfo::node(&config.name)).json(node);
         let response = process.respond(request).await;

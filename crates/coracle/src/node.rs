@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use coracle_api::events::{EventRecord, EventRecorder, EventType, EventWrite};
-use coracle_api::resources::EVENTS;
-use coracle_api::{Method, Request, Response, Uid, UserInfo, WatchEvent};
+use coracle_api::resources::{EVENTS, NODES};
+use coracle_api::{Method, Object, ObjectKey, Quantity, Request, Response, Revision, Uid, UserInfo, WatchEvent};
 use coracle_base::{DelayQueue, Instant, Rng};
 use coracle_engine::NodeFeed;
 use coracle_node::runtime::{Runtime, RuntimeEvent};
-use coracle_node::{Checkpoint, Input, NodeAgent, Output, RequestId};
+use coracle_node::{Capacity, Checkpoint, Input, NodeAgent, NodeConfig, Output, RequestId};
+use coracle_store::View;
 use tokio::sync::mpsc;
 
 use crate::brain::Message;
@@ -22,9 +23,15 @@ mod fake;
 mod host;
 
 pub(crate) use checkpoint::{Keeper, private_file};
-pub(crate) use fake::FakeNode;
+use fake::FakeNode;
 #[cfg(feature = "wasm")]
 pub(crate) use host::Host;
+
+/// A Node with this annotation and the value `fake` has no machine behind it: it is kept Ready and its pods are data
+/// (the convention of kwok, <https://kwok.sigs.k8s.io/docs/user/kwok-manage-nodes-and-pods/>).
+pub(crate) const FAKE_ANNOTATION: &str = "kwok.x-k8s.io/node";
+/// What a fake node has to give when its Node does not say.
+pub(crate) const FAKE_CAPACITY: Capacity = Capacity { cpu_millis: 32_000, memory: 256 << 30, pods: 110 };
 
 /// What other parts of the process need of a node: its runtime, by the node's name.
 #[derive(Debug, Default)]
@@ -42,6 +49,12 @@ impl Nodes {
     /// The node and pod that have an address.
     pub(crate) fn pod_at(&self, address: std::net::IpAddr) -> Option<(String, Uid)> {
         self.routes.read().expect("nothing panics while it holds the lock").get(&address).cloned()
+    }
+
+    /// A node is gone, and nobody has its addresses.
+    fn forget(&self, node: &str) {
+        self.runtimes.write().expect("nothing panics while it holds the lock").remove(node);
+        self.routes.write().expect("nothing panics while it holds the lock").retain(|_, (owner, _)| owner != node);
     }
 
     fn add(&self, node: &str, runtime: Arc<dyn Runtime>) {
@@ -89,6 +102,8 @@ pub(crate) enum Carrier {
 
 #[derive(Debug)]
 struct Seat {
+    /// The Node is the user's own: when it goes, its agent goes.
+    adopted: bool,
     agent: NodeAgent,
     carrier: Carrier,
     keeper: Option<Keeper>,
@@ -105,6 +120,8 @@ pub(crate) struct NodeLoop {
     seats: BTreeMap<String, Seat>,
     timers: DelayQueue<String>,
     rng: Rng,
+    /// The Nodes were last looked through at this revision.
+    nodes_seen: Revision,
 }
 
 impl NodeLoop {
@@ -123,12 +140,14 @@ impl NodeLoop {
             seats: BTreeMap::new(),
             timers: DelayQueue::default(),
             rng,
+            nodes_seen: Revision(0),
         }
     }
 
     /// Runs until the cluster stops.
     pub(crate) async fn run(mut self) {
         let mut views = self.process.views.clone();
+        self.look();
         loop {
             let clock = self.process.clock;
             let due = self.timers.next();
@@ -158,19 +177,22 @@ impl NodeLoop {
 
     fn take(&mut self, news: News) {
         match news {
-            News::Join(joining) => self.join(*joining),
+            News::Join(joining) => self.join(*joining, false),
             News::Runtime(node, event) => self.step(&node, Input::Runtime(event)),
             News::Answer(node, id, response) => self.step(&node, Input::Answer(id, response)),
         }
     }
 
-    fn join(&mut self, joining: Joining) {
+    fn join(&mut self, joining: Joining, adopted: bool) {
         self.look();
         let Joining { name, agent, runtime, keeper } = joining;
         if let Carrier::Real(runtime) = &runtime {
             self.process.nodes.add(&name, Arc::clone(runtime));
         }
-        self.seats.insert(name.clone(), Seat { agent, carrier: runtime, keeper, recorder: EventRecorder::default() });
+        self.seats.insert(
+            name.clone(),
+            Seat { adopted, agent, carrier: runtime, keeper, recorder: EventRecorder::default() },
+        );
         self.step(&name, Input::Tick);
         let view = self.process.view();
         for event in self.feed.add(&view, &name) {
@@ -182,6 +204,7 @@ impl NodeLoop {
     /// Tells the agents what has changed.
     fn look(&mut self) {
         let view = self.process.view();
+        self.adopt(&view);
         let (news, anew) = self.feed.poll(&view);
         for (node, event) in news {
             self.tell(&node, event);
@@ -190,6 +213,35 @@ impl NodeLoop {
             for node in self.seats.keys().cloned().collect::<Vec<_>>() {
                 self.step(&node, Input::Synced);
             }
+        }
+    }
+
+    /// Gives every Node that says that it is fake an agent, and takes the agents of those that are gone away.
+    fn adopt(&mut self, view: &View) {
+        if view.last_change(&NODES) <= self.nodes_seen {
+            return;
+        }
+        self.nodes_seen = view.revision();
+        let gone = |(name, seat): (&String, &Seat)| {
+            let there = view.object(&ObjectKey::new(NODES, "", name)).is_some();
+            (seat.adopted && !there).then(|| name.clone())
+        };
+        for name in self.seats.iter().filter_map(gone).collect::<Vec<_>>() {
+            self.seats.remove(&name);
+            self.feed.remove(&name);
+            self.timers.remove(&name);
+            self.process.nodes.forget(&name);
+        }
+        let new: Vec<NodeConfig> = view
+            .list(&NODES, None)
+            .filter(|node| !self.seats.contains_key(&*node.key().name))
+            .filter_map(|node| fake_config(node))
+            .collect();
+        for config in new {
+            let name = config.name.clone();
+            let agent = NodeAgent::new(config, None, self.rng.fork());
+            let joining = Joining { name, agent, runtime: Carrier::Fake(FakeNode::default()), keeper: None };
+            self.join(joining, true);
         }
     }
 
@@ -249,6 +301,35 @@ impl NodeLoop {
             None => self.timers.remove(&node.to_owned()),
         }
     }
+}
+
+/// The configuration of a Node that is marked as fake; `None` for any other.
+fn fake_config(node: &Object) -> Option<NodeConfig> {
+    // Most Nodes are not fake, and need not be read for that.
+    let mark = FAKE_ANNOTATION.as_bytes();
+    if !node.body().windows(mark.len()).any(|window| window == mark) {
+        return None;
+    }
+    let value = node.value(None);
+    if value["metadata"]["annotations"][FAKE_ANNOTATION] != "fake" {
+        return None;
+    }
+    let mut config = NodeConfig::new(&*node.key().name);
+    config.container_runtime_version = "fake://1".into();
+    let amount = |name: &str| value["status"]["capacity"][name].as_str().and_then(|text| text.parse::<Quantity>().ok());
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    config.capacity = Capacity {
+        cpu_millis: amount("cpu").map_or(FAKE_CAPACITY.cpu_millis, |cpu| unsigned(cpu.millis())),
+        memory: amount("memory").map_or(FAKE_CAPACITY.memory, |memory| unsigned(memory.units())),
+        pods: amount("pods").map_or(FAKE_CAPACITY.pods, |pods| u32::try_from(pods.units()).unwrap_or(0)),
+    };
+    let range = value["spec"]["podCIDR"].as_str().and_then(|text| text.split_once('/'));
+    if let Some((network, prefix)) = range
+        && let (Ok(network), Ok(prefix)) = (network.parse(), prefix.parse())
+    {
+        config.pod_range = (network, prefix);
+    }
+    Some(config)
 }
 
 fn keep(keeper: Option<&Keeper>, checkpoint: Checkpoint) {
