@@ -243,7 +243,17 @@ impl World {
                     return Err(Status::conflict(&key.resource, &key.name, "the object has been modified"));
                 }
                 let patch = match subresource {
-                    Some("status") => json!({"status": patch["status"]}),
+                    // Annotations may be written with the status; a null status would take it away.
+                    Some("status") => {
+                        let mut kept = json!({"metadata": {"annotations": patch["metadata"]["annotations"]}});
+                        if kept["metadata"]["annotations"].is_null() {
+                            kept = json!({});
+                        }
+                        if !patch["status"].is_null() {
+                            kept["status"] = patch["status"].clone();
+                        }
+                        kept
+                    }
                     _ => patch.clone(),
                 };
                 let value = coracle_api::patch::merge_patch(&object.value(None), &patch).unwrap();

@@ -38,10 +38,13 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
     let started = tokio::time::Instant::now();
     let (mut parts, body) = request.into_parts();
     let method = parts.method.clone();
-    let response = match serve(&process, &mut parts, body).await {
+    let mut response = match serve(&process, &mut parts, body).await {
         Ok(response) => response,
         Err(status) => from_response(status.into()),
     };
+    if let Ok(id) = HeaderValue::from_str(&process.fork_rng().uuid()) {
+        response.headers_mut().insert("audit-id", id);
+    }
     process.metrics.request(method.as_str(), response.status().as_u16(), started.elapsed());
     tracing::debug!(method = %method, path = parts.uri.path(), status = response.status().as_u16(), "request");
     response

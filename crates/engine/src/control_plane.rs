@@ -83,6 +83,7 @@ impl ControlPlane {
             Some(Restored { store, raft }) => (store, Some(raft)),
             None => (None, None),
         };
+        let log_bytes = log.as_ref().map_or(0, |log| log.entries.iter().map(|entry| entry.data.len()).sum());
         let store = store.unwrap_or_else(|| Store::new(options.store.clone()));
         let view = store.view();
         let raft = raft::Member::new(now, options.raft.clone(), log, rng.fork());
@@ -100,7 +101,7 @@ impl ControlPlane {
             next_batch: 0,
             last_time: Timestamp::EPOCH,
             applied: (0, 0),
-            log_bytes: 0,
+            log_bytes,
             snapshotting: false,
             options,
         }

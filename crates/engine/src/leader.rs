@@ -25,8 +25,9 @@ const DECISIONS_PER_STEP: usize = 16;
 const SCHEDULER: &str = "default-scheduler";
 /// The name under which the control plane itself creates what every cluster has.
 const SERVER: &str = "system:apiserver";
-/// The field manager of what controllers and the scheduler write, as Kubernetes has it.
+/// The field managers of what controllers write, and of what the scheduler does, as Kubernetes names them.
 const MANAGER: &str = "kube-controller-manager";
+const SCHEDULER_MANAGER: &str = "kube-scheduler";
 
 /// How many requests of the leader are on their way at most: what is decided beyond waits for the next step.
 const ACTIONS_IN_FLIGHT_MAX: usize = 2048;
@@ -237,7 +238,7 @@ impl Leader {
         let account = if user == SERVER { UserInfo::admin(SERVER) } else { UserInfo::controller(user) };
         let target = action.target().clone();
         let Some(flying) = self.flights.get_mut(&flight) else { return };
-        match action::request(&self.registry, account, MANAGER, action) {
+        match action::request(&self.registry, account, manager_of(user), action) {
             Some(request) => {
                 flying.waiting += 1;
                 self.request(Awaited::Action { flight, index }, request);
@@ -258,7 +259,9 @@ impl Leader {
                 (Awaited::EventCount(name), Action::Patch { key, subresource: None, patch })
             }
         };
-        if let Some(request) = action::request(&self.registry, UserInfo::controller(component), MANAGER, action) {
+        if let Some(request) =
+            action::request(&self.registry, UserInfo::controller(component), manager_of(component), action)
+        {
             self.request(awaited, request);
         }
     }
@@ -285,6 +288,10 @@ impl Leader {
             }
         }
     }
+}
+
+fn manager_of(user: &str) -> &'static str {
+    if user == SCHEDULER { SCHEDULER_MANAGER } else { MANAGER }
 }
 
 /// The first actions of the same verb on the same resource: these do not lean on each other.

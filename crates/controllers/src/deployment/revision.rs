@@ -113,8 +113,9 @@ impl Rollout<'_> {
         if self.value["metadata"]["annotations"][REVISION] != text {
             let body = json!({"metadata": {"annotations": {REVISION: text}}});
             let key = self.object.key().clone();
-            // It goes out behind the status, and without a precondition: the status has one.
-            self.numbering = Some(Action::Patch { key, subresource: None, patch: crate::Patch::Merge(body) });
+            // It goes out behind the status, and without a precondition: the status has one. As a write of the status it
+            // does not raise the generation, which an annotation of the Deployment itself would.
+            self.numbering = Some(Action::Patch { key, subresource: Some("status"), patch: crate::Patch::Merge(body) });
         }
     }
 
