@@ -131,6 +131,8 @@ pub struct EventRecorder {
     similar: Recent<Group, Similar>,
     written: Recent<Identity, Written>,
     tokens: Recent<Source, Tokens>,
+    /// The number in the last name: names rise, so that a list in the order of names tells a story in its order.
+    last_number: u64,
 }
 
 impl EventRecorder {
@@ -160,7 +162,7 @@ impl EventRecorder {
             let patch = json!({"count": written.count, "lastTimestamp": now.wall.rfc3339(), "message": message});
             return Some(EventWrite::Count { namespace, name: written.name.clone(), patch });
         }
-        let name = event_name(record, now.wall, rng);
+        let name = self.event_name(record, now.wall, rng);
         let object = event_object(component, host, record, &name, &message, now.wall);
         self.written.insert(identity, Written { name, count: 1, last: now.wall });
         Some(EventWrite::Create { namespace, object })
@@ -191,6 +193,14 @@ impl EventRecorder {
         false
     }
 
+    /// `<object>.<nanoseconds in hexadecimal>`. The last 16 bits (about 65 microseconds) are drawn, because other components
+    /// record too, and virtual time stands still.
+    fn event_name(&mut self, record: &EventRecord, now: Timestamp, rng: &mut Rng) -> String {
+        let drawn = now.as_nanos().cast_unsigned() & !0xffff | rng.below(1 << 16);
+        self.last_number = drawn.max(self.last_number.saturating_add(1));
+        format!("{}.{:x}", record.regarding.name, self.last_number)
+    }
+
     fn take_token(&mut self, source: Source, now: Timestamp) -> bool {
         let Some(tokens) = self.tokens.get(&source) else {
             self.tokens.insert(source, Tokens { left: BURST - 1.0, at: now });
@@ -210,12 +220,6 @@ impl EventRecorder {
 /// Events about cluster-scoped objects live in `default`.
 fn namespace_of(record: &EventRecord) -> &str {
     if record.regarding.namespace.is_empty() { "default" } else { &record.regarding.namespace }
-}
-
-/// `<object>.<nanoseconds in hexadecimal>`; the last 20 bits (about a millisecond) are drawn, because virtual time stands still.
-fn event_name(record: &EventRecord, now: Timestamp, rng: &mut Rng) -> String {
-    let nanos = now.as_nanos().cast_unsigned() & !0xf_ffff | rng.below(1 << 20);
-    format!("{}.{nanos:x}", record.regarding.name)
 }
 
 fn event_object(

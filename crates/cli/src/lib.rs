@@ -15,8 +15,8 @@ mod manifest;
 mod progress;
 mod terminal;
 
-/// The images that the binary brings along: the example's service.
-pub(crate) const BUILTIN_IMAGES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
+/// The images that the binary brings along, by name: the example's service in two releases.
+pub const BUILTIN_IMAGES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use coracle_api::events::{EventRecord, EventRecorder, EventType, EventWrite};
-use coracle_api::resources::{EVENTS, NODES};
-use coracle_api::{Method, Object, ObjectKey, Quantity, Request, Response, Revision, Uid, UserInfo, WatchEvent};
+use coracle_api::events::{EventRecord, EventRecorder, EventType};
+use coracle_api::resources::NODES;
+use coracle_api::{Object, ObjectKey, Quantity, Request, Response, Revision, Uid, WatchEvent};
 use coracle_base::{DelayQueue, Instant, Rng};
 use coracle_engine::NodeFeed;
 use coracle_node::runtime::{Runtime, RuntimeEvent};
@@ -19,10 +19,12 @@ use crate::brain::Message;
 use crate::process::Process;
 
 mod checkpoint;
+mod events;
 mod fake;
 mod host;
 
 pub(crate) use checkpoint::{Keeper, private_file};
+use events::EventWriter;
 use fake::FakeNode;
 #[cfg(feature = "wasm")]
 pub(crate) use host::Host;
@@ -80,6 +82,8 @@ pub(crate) enum News {
     Runtime(String, RuntimeEvent),
     /// A request of a node was answered.
     Answer(String, RequestId, Response),
+    /// A node's Event was to be counted up and is not there any more.
+    EventGone(String, String),
 }
 
 /// A node that joins.
@@ -108,6 +112,7 @@ struct Seat {
     carrier: Carrier,
     keeper: Option<Keeper>,
     recorder: EventRecorder,
+    events: EventWriter,
 }
 
 /// The loop.
@@ -180,6 +185,11 @@ impl NodeLoop {
             News::Join(joining) => self.join(*joining, false),
             News::Runtime(node, event) => self.step(&node, Input::Runtime(event)),
             News::Answer(node, id, response) => self.step(&node, Input::Answer(id, response)),
+            News::EventGone(node, event) => {
+                if let Some(seat) = self.seats.get_mut(&node) {
+                    seat.recorder.forget(&event);
+                }
+            }
         }
     }
 
@@ -189,10 +199,9 @@ impl NodeLoop {
         if let Carrier::Real(runtime) = &runtime {
             self.process.nodes.add(&name, Arc::clone(runtime));
         }
-        self.seats.insert(
-            name.clone(),
-            Seat { adopted, agent, carrier: runtime, keeper, recorder: EventRecorder::default() },
-        );
+        let events = EventWriter::start(Arc::clone(&self.process), self.sender.clone(), &name);
+        let seat = Seat { adopted, agent, carrier: runtime, keeper, recorder: EventRecorder::default(), events };
+        self.seats.insert(name.clone(), seat);
         self.step(&name, Input::Tick);
         let view = self.process.view();
         for event in self.feed.add(&view, &name) {
@@ -272,15 +281,16 @@ impl NodeLoop {
         let now = self.process.now();
         for output in seat.agent.step(now, input) {
             match output {
-                Output::Request(id, request) => send(&self.process, &self.sender, node, Some(id), request),
+                Output::Request(id, request) => send(&self.process, &self.sender, node, id, request),
                 Output::Runtime(command) => match &mut seat.carrier {
                     Carrier::Real(runtime) => runtime.command(command),
                     Carrier::Fake(fake) => fake.command(&command, now),
                 },
                 Output::Checkpoint(checkpoint) => keep(seat.keeper.as_ref(), checkpoint),
                 Output::Event(record) => {
-                    if let Some(request) = event_request(&mut seat.recorder, node, record, now, &mut self.rng) {
-                        send(&self.process, &self.sender, node, None, request);
+                    let record = event_record(record);
+                    if let Some(write) = seat.recorder.record("kubelet", Some(node), &record, now, &mut self.rng) {
+                        seat.events.write(write);
                     }
                 }
                 Output::Heartbeat(heartbeat) => {
@@ -339,37 +349,16 @@ fn keep(keeper: Option<&Keeper>, checkpoint: Checkpoint) {
 }
 
 /// Takes a node's request through the API server; the answer comes back as news.
-fn send(
-    process: &Arc<Process>,
-    news: &mpsc::UnboundedSender<News>,
-    node: &str,
-    id: Option<RequestId>,
-    request: Request,
-) {
+fn send(process: &Arc<Process>, news: &mpsc::UnboundedSender<News>, node: &str, id: RequestId, request: Request) {
     let (process, news, node) = (Arc::clone(process), news.clone(), node.to_owned());
     tokio::spawn(async move {
         let response = process.respond(request).await;
-        match id {
-            Some(id) => {
-                let _ = news.send(News::Answer(node, id, response));
-            }
-            None => {
-                if let Some(status) = response.failure() {
-                    tracing::debug!(node, %status, "an event was not recorded");
-                }
-            }
-        }
+        let _ = news.send(News::Answer(node, id, response));
     });
 }
 
-fn event_request(
-    recorder: &mut EventRecorder,
-    node: &str,
-    record: coracle_node::EventRecord,
-    now: coracle_base::Now,
-    rng: &mut Rng,
-) -> Option<Request> {
-    let record = EventRecord {
+fn event_record(record: coracle_node::EventRecord) -> EventRecord {
+    EventRecord {
         regarding: record.regarding,
         uid: record.uid,
         field_path: record.field_path,
@@ -379,18 +368,5 @@ fn event_request(
         },
         reason: record.reason,
         message: record.message,
-    };
-    let write = recorder.record("kubelet", Some(node), &record, now, rng)?;
-    let user = UserInfo::node(node);
-    let events = &EVENTS.resource;
-    Some(match write {
-        EventWrite::Create { namespace, object } => {
-            Request::new(Method::Post, format!("/api/v1/namespaces/{namespace}/{events}"), user).json(object)
-        }
-        EventWrite::Count { namespace, name, patch } => {
-            Request::new(Method::Patch, format!("/api/v1/namespaces/{namespace}/{events}/{name}"), user)
-                .content_type("application/merge-patch+json")
-                .json(patch)
-        }
-    })
+    }
 }

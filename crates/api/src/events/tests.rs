@@ -44,6 +44,18 @@ fn an_event_names_its_object_its_source_and_its_time() {
 }
 
 #[test]
+fn events_of_one_moment_are_named_in_the_order_in_which_they_were_recorded() {
+    let mut r = Recording::new();
+    let names: Vec<String> = (0..10)
+        .map(|n| match r.record("web", &n.to_string()) {
+            Some(EventWrite::Create { object, .. }) => object["metadata"]["name"].as_str().unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(names.is_sorted(), "{names:?}");
+}
+
+#[test]
 fn equal_events_are_counted_up_until_they_may_have_expired() {
     let mut r = Recording::new();
     assert_eq!(text(r.record("web", "again")), "create again");

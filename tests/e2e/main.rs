@@ -1,0 +1,7 @@
+//! End to end: the real binary, the real kubectl, real WebAssembly guests.
+//!
+//! Every test starts a cluster of its own, or asks several questions of one, because under nextest each test is a
+//! process. Where kubectl is not installed the tests say so and pass, unless `CI` is set: there they fail.
+
+mod guide;
+mod harness;
