@@ -25,6 +25,7 @@ use crate::auth::Authenticator;
 use crate::brain::{self, Brain};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Credentials};
+use crate::dialer::Turns;
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop, Nodes};
@@ -197,6 +198,7 @@ impl ClusterBuilder {
             brain: brain.clone(),
             views: view,
             nodes: Nodes::default(),
+            turns: Turns::default(),
             images: Images::default(),
             logs: Arc::default(),
             metrics: Metrics::default(),

@@ -3,46 +3,102 @@
 //! For Wasm pods the network is virtual: a connection is a pair of byte streams in the process, and nothing touches the
 //! operating system unless the destination is outside the cluster.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use coracle_api::resources::{ENDPOINT_SLICES, PODS, SERVICES};
-use coracle_api::{Object, ObjectKey, Uid};
+use coracle_api::{ObjectKey, Uid};
 use coracle_node::runtime::{ByteStream, Destination, OpenError, StreamSpec};
 use coracle_store::View;
-use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 use crate::process::Process;
 
-/// The name under which services and pods are found, behind `<service>.<namespace>.svc.`.
-const CLUSTER_DOMAIN: &str = "cluster.local";
-/// Spreads connections over endpoints.
-static NEXT: AtomicUsize = AtomicUsize::new(0);
+mod endpoints;
+mod handover;
+mod names;
 
-/// Where a connection goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Target {
-    /// An address inside or outside the cluster.
-    Address(IpAddr, u16),
-    /// A service's port.
-    Service(ObjectKey, u16),
-    /// A name outside the cluster.
-    Outside(String, u16),
+use endpoints::Endpoint;
+pub(crate) use endpoints::{Unroutable, node_ports, service_port};
+use handover::ServiceStream;
+use names::Name;
+
+/// How long a connection that leaves the process may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection waits for new endpoints when all that are known refuse it: a pod that ends refuses before its
+/// endpoint is taken out, which takes milliseconds.
+const ENDPOINTS_WAIT: Duration = Duration::from_secs(2);
+/// How many services' turns are remembered; beyond, all begin anew.
+const TURNS_MAX: usize = 10_000;
+
+/// A port of a service, and who connects: a pod's uid or a client's address, by which a service may keep clients with a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct ServicePort {
+    pub(crate) service: ObjectKey,
+    pub(crate) port: u16,
+    pub(crate) peer: String,
+}
+
+/// Whose turn it is among each service's endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<BTreeMap<ObjectKey, usize>>);
+
+impl Turns {
+    fn next(&self, service: &ObjectKey) -> usize {
+        let mut turns = self.0.lock().expect("nothing panics while it holds the lock");
+        if turns.len() >= TURNS_MAX && !turns.contains_key(service) {
+            turns.clear();
+        }
+        let turn = turns.entry(service.clone()).or_default();
+        *turn = turn.wrapping_add(1);
+        *turn
+    }
 }
 
 /// A connection that a guest opens.
-pub(crate) async fn dial_from_pod(process: &Process, from: &Uid, to: &Destination) -> Result<ByteStream, OpenError> {
+pub(crate) async fn dial_from_pod(
+    process: &Arc<Process>,
+    from: &Uid,
+    to: &Destination,
+) -> Result<ByteStream, OpenError> {
     let view = process.view();
-    let target = target(&view, from, to);
-    dial(process, &view, target).await
+    let port = to.port;
+    let namespace = namespace_of(&view, from);
+    let service = |service| ServicePort { service, port, peer: from.to_string() };
+    match names::look_up(&view, &namespace, &to.host) {
+        Name::Address(address) if address.is_loopback() => own_port(process, &view, from, port),
+        Name::Address(address) => match endpoints::service_at(&view, address) {
+            Some(key) => dial_service(process, service(key)).await,
+            None => dial_address(process, address, port).await,
+        },
+        Name::Service(key) => dial_service(process, service(key)).await,
+        Name::Pod(key, hostname) => {
+            let ready = endpoints::of_host(&view, &key, &hostname, port);
+            let endpoint = ready.into_iter().next().ok_or_else(|| no_such_host(&to.host))?;
+            open(process, &endpoint).await
+        }
+        Name::Outside(name) => outside(&name, port).await,
+        Name::Unknown => Err(no_such_host(&to.host)),
+    }
 }
 
-/// A connection to a service's port.
-pub(crate) async fn dial_service(process: &Process, service: ObjectKey, port: u16) -> Result<ByteStream, OpenError> {
-    let view = process.view();
-    dial(process, &view, Target::Service(service, port)).await
+/// A connection to a port of a service. When the endpoint ends before it has begun with what was sent, another takes over.
+pub(crate) async fn dial_service(process: &Arc<Process>, to: ServicePort) -> Result<ByteStream, OpenError> {
+    let first = connect(process, &to).await?;
+    let (process, to) = (Arc::downgrade(process), to);
+    let redial = move || {
+        let (process, to) = (process.upgrade(), to.clone());
+        let dialing = async move {
+            let process = process.ok_or_else(|| OpenError("the cluster has stopped".into()))?;
+            connect(&process, &to).await
+        };
+        Box::pin(dialing) as coracle_node::runtime::Connecting
+    };
+    Ok(Box::pin(ServiceStream::new(first, Box::new(redial))))
 }
 
 /// A connection to a port of a pod.
@@ -52,36 +108,109 @@ pub(crate) fn dial_pod(process: &Process, node: &str, pod: &Uid, port: u16) -> R
     runtime.open(StreamSpec::Port { pod: pod.clone(), port })
 }
 
-async fn dial(process: &Process, view: &View, target: Target) -> Result<ByteStream, OpenError> {
-    let (address, port) = match target {
-        Target::Address(address, port) => match service_at(view, address) {
-            Some(service) => endpoint(view, &service, port)?,
-            None => (address, port),
+/// The addresses of a name as a guest's resolver sees it: a service's own, or those of a headless one's ready pods.
+pub(crate) fn resolve(view: &View, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
+    let found = match names::look_up(view, &namespace_of(view, from), name) {
+        Name::Address(address) => vec![address],
+        Name::Service(key) => match endpoints::cluster_ip(view, &key) {
+            Some(address) => vec![address],
+            None => endpoints::addresses(view, &key),
         },
-        Target::Service(key, port) => {
-            let service = view.object(&key).ok_or_else(|| OpenError(format!("there is no service {key}")))?;
-            endpoint(view, &Arc::clone(service), port)?
+        Name::Pod(key, hostname) => {
+            endpoints::of_host(view, &key, &hostname, 0).into_iter().map(|endpoint| endpoint.address).collect()
         }
-        Target::Outside(host, port) => return outside(&host, port).await,
+        Name::Outside(_) | Name::Unknown => Vec::new(),
     };
+    if found.is_empty() { Err(no_such_host(name)) } else { Ok(found) }
+}
+
+/// Tries the endpoints in turn; when all refuse, those that come next.
+async fn connect(process: &Arc<Process>, to: &ServicePort) -> Result<ByteStream, OpenError> {
+    if to.service == ObjectKey::new(SERVICES, "default", "kubernetes") {
+        return api_server(process).await;
+    }
+    let deadline = Instant::now() + ENDPOINTS_WAIT;
+    let mut views = process.views.clone();
+    loop {
+        let view = views.borrow_and_update().clone();
+        let seen = view.last_change(&ENDPOINT_SLICES);
+        let turn = || process.turns.next(&to.service);
+        let candidates = endpoints::candidates(&view, to, turn).map_err(|error| refused(&view, to, &error))?;
+        drop(view);
+        let mut last = OpenError("connection refused".into());
+        for endpoint in candidates {
+            match open(process, &endpoint).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        let news = views.wait_for(|view| view.last_change(&ENDPOINT_SLICES) != seen);
+        match tokio::time::timeout_at(deadline, news).await {
+            Ok(Ok(_)) => {}
+            _ => return Err(last),
+        }
+    }
+}
+
+async fn open(process: &Process, endpoint: &Endpoint) -> Result<ByteStream, OpenError> {
+    match &endpoint.pod {
+        Some((node, pod)) if process.nodes.runtime(node).is_some() => dial_pod(process, node, pod, endpoint.port),
+        _ => dial_address(process, endpoint.address, endpoint.port).await,
+    }
+}
+
+/// The Service of the API server leads to its socket.
+async fn api_server(process: &Process) -> Result<ByteStream, OpenError> {
+    match process.options.advertise.parse() {
+        Ok(address) => tcp(address).await,
+        Err(_) => Err(OpenError("connection refused: the API server has no socket".into())),
+    }
+}
+
+/// What a pod calls localhost is itself.
+fn own_port(process: &Process, view: &View, from: &Uid, port: u16) -> Result<ByteStream, OpenError> {
+    let node = view.by_uid(from).map(|pod| pod.attribute("spec.nodeName").to_owned()).unwrap_or_default();
+    dial_pod(process, &node, from, port)
+}
+
+async fn dial_address(process: &Process, address: IpAddr, port: u16) -> Result<ByteStream, OpenError> {
     if let Some((node, pod)) = process.nodes.pod_at(address) {
         return dial_pod(process, &node, &pod, port);
     }
-    if is_in_cluster(process, address) {
-        return Err(OpenError(format!("no pod has the address {address}")));
+    let address = SocketAddr::new(address, port);
+    if is_in_cluster(process, address.ip()) {
+        return Err(OpenError(format!("dial tcp {address}: connect: no route to host")));
     }
-    let stream = tokio::net::TcpStream::connect(SocketAddr::new(address, port)).await;
-    stream.map(own).map_err(|error| OpenError(format!("cannot connect to {address}:{port}: {error}")))
+    tcp(address).await
 }
 
+/// A name outside the cluster. The machine's own loopback is not among what a pod may reach.
 async fn outside(host: &str, port: u16) -> Result<ByteStream, OpenError> {
-    let stream = tokio::net::TcpStream::connect((host, port)).await;
-    stream.map(own).map_err(|error| OpenError(format!("cannot connect to {host}:{port}: {error}")))
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| no_such_host(host))?;
+    let mut last = no_such_host(host);
+    for address in addresses.filter(|address| !address.ip().is_loopback()) {
+        match tcp(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
-fn own(stream: tokio::net::TcpStream) -> ByteStream {
+async fn tcp(address: SocketAddr) -> Result<ByteStream, OpenError> {
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            let why = match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+                _ => error.to_string(),
+            };
+            return Err(OpenError(format!("dial tcp {address}: connect: {why}")));
+        }
+        Err(_) => return Err(OpenError(format!("dial tcp {address}: i/o timeout"))),
+    };
     let _ = stream.set_nodelay(true);
-    Box::pin(stream.compat())
+    Ok(Box::pin(stream.compat()))
 }
 
 /// Whether an address belongs to the pods or services, so that it must not be looked for outside.
@@ -95,92 +224,19 @@ fn is_in_cluster(process: &Process, address: IpAddr) -> bool {
     within(options.pod_network, options.pod_prefix) || within(options.service_network, options.service_prefix)
 }
 
-fn target(view: &View, from: &Uid, to: &Destination) -> Target {
-    if let Ok(address) = to.host.trim_matches(['[', ']']).parse() {
-        return Target::Address(address, to.port);
-    }
-    match named(view, from, &to.host) {
-        Some(key) => Target::Service(key, to.port),
-        None => Target::Outside(to.host.clone(), to.port),
-    }
+/// A service that leads nowhere refuses, as kube-proxy does for it.
+fn refused(view: &View, to: &ServicePort, why: &Unroutable) -> OpenError {
+    let host = endpoints::cluster_ip(view, &to.service)
+        .map_or_else(|| to.service.name.to_string(), |address| address.to_string());
+    OpenError(format!("dial tcp {host}:{}: connect: connection refused: {why}", to.port))
 }
 
-/// The service that a pod means by a name: `web`, `web.shop`, `web.shop.svc` or `web.shop.svc.cluster.local`.
-fn named(view: &View, from: &Uid, host: &str) -> Option<ObjectKey> {
-    let host = host.trim_end_matches('.').to_lowercase();
-    let short = host.strip_suffix(CLUSTER_DOMAIN).map_or(host.as_str(), |rest| rest.trim_end_matches('.'));
-    let parts: Vec<&str> = short.split('.').collect();
-    let (name, namespace) = match parts.as_slice() {
-        [name] => (*name, view.by_uid(from).map(|pod| pod.key().namespace.to_string()).unwrap_or_default()),
-        [name, namespace] | [name, namespace, "svc"] => (*name, (*namespace).to_owned()),
-        _ => return None,
-    };
-    let key = ObjectKey::new(SERVICES, &namespace, name);
-    view.object(&key).map(|service| service.key().clone())
+fn no_such_host(name: &str) -> OpenError {
+    OpenError(format!("lookup {name}: no such host"))
 }
 
-/// The addresses of a name as a guest's resolver sees it: a service's own, or those of a headless one's ready pods.
-pub(crate) fn resolve(view: &View, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
-    if let Ok(address) = name.parse() {
-        return Ok(vec![address]);
-    }
-    let Some(key) = named(view, from, name) else {
-        return Err(OpenError(format!("{name} is not known in the cluster")));
-    };
-    let service = view.object(&key).ok_or_else(|| OpenError(format!("there is no service {key}")))?;
-    if let Some(address) = cluster_ip(service) {
-        return Ok(vec![address]);
-    }
-    Ok(ready_endpoints(view, service, |_| true).into_iter().map(|(address, _)| address).collect())
-}
-
-fn cluster_ip(service: &Object) -> Option<IpAddr> {
-    service.attribute("spec.clusterIP").parse().ok()
-}
-
-fn service_at(view: &View, address: IpAddr) -> Option<Arc<Object>> {
-    view.list(&SERVICES, None).find(|service| cluster_ip(service) == Some(address)).cloned()
-}
-
-/// One of the ready endpoints behind a service's port.
-fn endpoint(view: &View, service: &Arc<Object>, port: u16) -> Result<(IpAddr, u16), OpenError> {
-    let value = service.value(None);
-    let ports = value["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let Some(wanted) = ports.iter().find(|p| p["port"].as_u64() == Some(u64::from(port))) else {
-        return Err(OpenError(format!("service {} has no port {port}", service.key().name)));
-    };
-    let name = wanted["name"].as_str().unwrap_or_default();
-    let ready = ready_endpoints(view, service, |candidate| candidate == name);
-    if ready.is_empty() {
-        return Err(OpenError(format!("service {} has no ready endpoint", service.key().name)));
-    }
-    Ok(ready[NEXT.fetch_add(1, Ordering::Relaxed) % ready.len()])
-}
-
-/// The addresses and ports of a service's endpoints that are ready, for the ports whose name fits.
-fn ready_endpoints(view: &View, service: &Object, fits: impl Fn(&str) -> bool) -> Vec<(IpAddr, u16)> {
-    let key = service.key();
-    let mut ready = Vec::new();
-    for slice in view.list(&ENDPOINT_SLICES, Some(&key.namespace)) {
-        if slice.metadata().labels.get("kubernetes.io/service-name").map(String::as_str) != Some(&*key.name) {
-            continue;
-        }
-        let slice = slice.value(None);
-        let Some(port) = items(&slice["ports"]).find(|p| fits(p["name"].as_str().unwrap_or_default())) else {
-            continue;
-        };
-        let Some(port) = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()) else { continue };
-        let is_ready = |endpoint: &&Value| endpoint["conditions"]["ready"].as_bool().unwrap_or(true);
-        for endpoint in items(&slice["endpoints"]).filter(is_ready) {
-            let addresses = items(&endpoint["addresses"]).filter_map(|address| address.as_str()?.parse().ok());
-            ready.extend(addresses.map(|address: IpAddr| (address, port)));
-        }
-    }
-    ready
-}
-
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
+fn namespace_of(view: &View, pod: &Uid) -> String {
+    view.by_uid(pod).map(|pod| pod.key().namespace.to_string()).unwrap_or_default()
 }
 
 /// The node and uid of a pod by name.

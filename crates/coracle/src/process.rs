@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Authenticator;
 use crate::brain::{Message, Settled};
 use crate::clock::Clock;
+use crate::dialer::Turns;
 use crate::images::Images;
 use crate::logs::LogStore;
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ pub(crate) struct Process {
     pub(crate) brain: mpsc::Sender<Message>,
     pub(crate) views: watch::Receiver<View>,
     pub(crate) nodes: Nodes,
+    pub(crate) turns: Turns,
     pub(crate) images: Images,
     pub(crate) logs: Arc<LogStore>,
     pub(crate) metrics: Metrics,

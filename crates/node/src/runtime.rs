@@ -419,12 +419,31 @@ pub enum StreamSpec {
 #[error("{0}")]
 pub struct OpenError(pub String);
 
+/// What a stream to a service fails with when the service ends before it begins with what was sent since the last byte that it
+/// answered: a request that it has not seen, or none at all. Who holds what was sent may send it to another endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the service ends, and has not begun with what was sent")]
+pub struct Drained;
+
+impl Drained {
+    /// Whether it is why a stream failed.
+    pub fn is_cause_of(error: &std::io::Error) -> bool {
+        error.get_ref().is_some_and(|cause| cause.is::<Self>())
+    }
+}
+
+impl From<Drained> for std::io::Error {
+    fn from(drained: Drained) -> Self {
+        Self::new(std::io::ErrorKind::ConnectionAborted, drained)
+    }
+}
+
 /// A container runtime. Commands are taken without waiting; what comes of them is told to the [`RuntimeHost`].
 pub trait Runtime: fmt::Debug + Send + Sync {
     /// Takes a command.
     fn command(&self, command: RuntimeCommand);
 
-    /// Opens a stream.
+    /// Opens a stream. Its reads and writes may fail with [`Drained`].
     fn open(&self, spec: StreamSpec) -> Result<ByteStream, OpenError>;
 }
 

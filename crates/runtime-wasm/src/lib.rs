@@ -30,6 +30,7 @@ mod image_store;
 mod program;
 
 mod engine;
+mod exchange;
 mod exit;
 mod guest;
 mod outgoing;

@@ -12,7 +12,6 @@ use coracle_api::Uid;
 use coracle_node::runtime::{ByteStream, Exit, OpenError};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -25,6 +24,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use crate::container::{Container, Ending, asked};
+use crate::exchange::{Asked, Exchanges};
 use crate::exit;
 use crate::guest::{Guest, settle_last_fuel};
 use crate::pipe;
@@ -90,8 +90,9 @@ impl Ports {
         let service = service.ok_or_else(|| refused("connection refused"))?;
         let permit =
             Arc::clone(&service.connections).try_acquire_owned().map_err(|_| refused("too many connections"))?;
-        let (theirs, ours) = pipe::pair();
-        shared.io.spawn(service.connection(ours, permit));
+        let exchanges = Arc::<Exchanges>::default();
+        let (theirs, ours) = pipe::pair(&exchanges);
+        shared.io.spawn(service.connection(ours, exchanges, permit));
         Ok(theirs)
     }
 
@@ -183,16 +184,25 @@ impl Service {
     }
 
     /// Serves one connection.
-    async fn connection(self: Arc<Self>, stream: DuplexStream, _permit: OwnedSemaphorePermit) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: DuplexStream,
+        exchanges: Arc<Exchanges>,
+        _permit: OwnedSemaphorePermit,
+    ) {
         let service = service_fn(|request| {
-            let service = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(service.respond(request).await) }
+            let (service, exchange) = (Arc::clone(&self), exchanges.begin());
+            let request = request.map(|body| exchanges.request(body));
+            async move { Ok::<_, Infallible>(service.respond(request).await.map(|body| exchange.response(body))) }
         });
         let mut connection =
             pin!(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = self.reached(Phase::Draining) => connection.as_mut().graceful_shutdown(),
+            () = self.reached(Phase::Draining) => {
+                exchanges.drain();
+                connection.as_mut().graceful_shutdown();
+            }
         }
         tokio::select! {
             _ = connection => {}
@@ -201,7 +211,7 @@ impl Service {
     }
 
     /// Answers one request with an instance of its own.
-    async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
+    async fn respond(self: &Arc<Self>, request: Request<Asked>) -> Response<WasiBody> {
         if request.uri().authority().is_none() && !request.headers().contains_key(http::header::HOST) {
             return plain(StatusCode::BAD_REQUEST, "the request names no host\n");
         }
@@ -272,7 +282,7 @@ type Answer = oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>;
 async fn handle(
     mut store: Store<Guest>,
     handler: ProxyPre<Guest>,
-    request: Request<Incoming>,
+    request: Request<Asked>,
     answer: Answer,
 ) -> wasmtime::Result<()> {
     let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;

@@ -32,7 +32,11 @@ impl Default for StoreOptions {
             window: Duration::from_mins(5),
             window_bytes: 64 << 20,
             cache_bytes: 64 << 20,
-            indexed: vec![("pods".into(), "spec.nodeName".into())],
+            indexed: vec![
+                ("pods".into(), "spec.nodeName".into()),
+                // Every connection to a service's address looks the service up by it.
+                ("services".into(), "spec.clusterIP".into()),
+            ],
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use coracle_node::runtime::Runtime;
 use coracle_node::runtime::{
-    ByteStream, ContainerId, ContainerSpec, ProbeAction, ProbeResult, RuntimeCommand, StreamSpec,
+    ByteStream, ContainerId, ContainerSpec, Drained, ProbeAction, ProbeResult, RuntimeCommand, StreamSpec,
 };
 
 use crate::support::{POD, World, spec};
@@ -153,4 +153,40 @@ fn a_killed_service_is_137() {
     let id = serving(&world);
     world.send(RuntimeCommand::KillContainer(id.clone()));
     assert_eq!(world.exit(&id).code, 137);
+}
+
+#[test]
+fn a_stopped_service_gives_back_what_it_has_not_begun() {
+    let world = World::new();
+    let id = serving(&world);
+    let mut fresh = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
+    let mut idle = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
+    let answer = answer_once(&mut idle, "GET /missing HTTP/1.1\r\nhost: web\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    world.send(RuntimeCommand::StopContainer(id.clone()));
+    assert_eq!(world.exit(&id).code, 0);
+    for stream in [&mut fresh, &mut idle] {
+        let error = read_some(stream).unwrap_err();
+        assert!(Drained::is_cause_of(&error), "{error}");
+    }
+}
+
+fn read_some(stream: &mut ByteStream) -> std::io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 4096];
+    let read = std::future::poll_fn(|cx| stream.as_mut().poll_read(cx, &mut buffer));
+    let count = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(read)?;
+    buffer.truncate(count);
+    Ok(buffer)
+}
+
+/// Sends a request and reads its answer, which is chunked; the stream stays open.
+fn answer_once(stream: &mut ByteStream, request: &str) -> String {
+    let sent = std::future::poll_fn(|cx| stream.as_mut().poll_write(cx, request.as_bytes()));
+    let sent = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(sent).unwrap();
+    assert_eq!(sent, request.len());
+    let mut answer = String::new();
+    while !answer.ends_with("\r\n0\r\n\r\n") {
+        answer.push_str(std::str::from_utf8(&read_some(stream).unwrap()).unwrap());
+    }
+    answer
 }

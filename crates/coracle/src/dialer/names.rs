@@ -1,0 +1,84 @@
+//! What a name means to a pod: the cluster's DNS, answered from the view.
+//!
+//! The rules are those of Kubernetes' DNS specification and of the search list in a pod's resolv.conf
+//! (`<namespace>.svc.cluster.local svc.cluster.local cluster.local`).
+
+use std::net::IpAddr;
+
+use coracle_api::ObjectKey;
+use coracle_api::resources::SERVICES;
+use coracle_store::View;
+
+use super::endpoints;
+
+/// The domain of the cluster's names.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// How many external names may lead to one another.
+const ALIASES_MAX: usize = 8;
+
+/// What a name means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    /// An address.
+    Address(IpAddr),
+    /// A service.
+    Service(ObjectKey),
+    /// The pod of a headless service that has this hostname.
+    Pod(ObjectKey, String),
+    /// A name that the cluster leaves to the world.
+    Outside(String),
+    /// A name of the cluster's domain that nobody has.
+    Unknown,
+}
+
+/// What a pod of a namespace means by a name.
+pub(super) fn look_up(view: &View, namespace: &str, name: &str) -> Name {
+    let name = name.trim_matches(['[', ']']).to_lowercase();
+    if let Ok(address) = name.parse() {
+        return Name::Address(address);
+    }
+    if name == "localhost" {
+        return Name::Address(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    }
+    let Some(absolute) = name.strip_suffix('.') else {
+        let searched = [
+            format!("{name}.{namespace}.svc.{CLUSTER_DOMAIN}"),
+            format!("{name}.svc.{CLUSTER_DOMAIN}"),
+            format!("{name}.{CLUSTER_DOMAIN}"),
+        ];
+        let found = searched.iter().find_map(|full| in_cluster(view, full, 0));
+        return found.unwrap_or_else(|| absolute_name(view, &name, 0));
+    };
+    absolute_name(view, absolute, 0)
+}
+
+fn absolute_name(view: &View, name: &str, aliases: usize) -> Name {
+    if let Some(found) = in_cluster(view, name, aliases) {
+        return found;
+    }
+    let is_ours = name.strip_suffix(CLUSTER_DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if is_ours { Name::Unknown } else { Name::Outside(name.to_owned()) }
+}
+
+/// A whole name of the cluster's domain, if somebody has it.
+fn in_cluster(view: &View, name: &str, aliases: usize) -> Option<Name> {
+    let parts: Vec<&str> = name.strip_suffix(CLUSTER_DOMAIN)?.strip_suffix('.')?.split('.').collect();
+    match parts.as_slice() {
+        [service, namespace, "svc"] => {
+            let key = ObjectKey::new(SERVICES, namespace, service);
+            view.object(&key)?;
+            match endpoints::external_name(view, &key) {
+                Some(_) if aliases >= ALIASES_MAX => Some(Name::Unknown),
+                Some(other) => Some(absolute_name(view, other.trim_end_matches('.'), aliases + 1)),
+                None => Some(Name::Service(key)),
+            }
+        }
+        [hostname, service, namespace, "svc"] => {
+            let key = ObjectKey::new(SERVICES, namespace, service);
+            let exists = !endpoints::of_host(view, &key, hostname, 0).is_empty();
+            exists.then(|| Name::Pod(key, (*hostname).to_owned()))
+        }
+        [dashed, _, "pod"] => dashed.replace('-', ".").parse().ok().map(Name::Address),
+        _ => None,
+    }
+}
