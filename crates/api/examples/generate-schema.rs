@@ -7,6 +7,8 @@
 //! decided here, in the constants below. The formats of the two files are described where they are read: `schema/table.rs` and
 //! `registry/table.rs`.
 
+#![expect(clippy::disallowed_methods, reason = "a program of its own: it reads the facts and writes the tables")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn it_doubles_to_its_maximum_and_starts_anew() {
-        let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
+        let mut backoff = Backoff::new(Duration::from_secs(10), Duration::from_mins(5));
         let waits: Vec<u64> = (0..7).map(|_| backoff.next_wait().as_secs()).collect();
         assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
         backoff.reset();

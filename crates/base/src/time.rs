@@ -212,7 +212,7 @@ mod tests {
         for (seconds, text) in ages {
             assert_eq!(human_duration(Duration::from_secs(seconds)), text);
         }
-        assert_eq!(human_duration(Duration::from_secs(2 * 86400 + 4 * 3600)), "2d4h");
-        assert_eq!(human_duration(Duration::from_secs(3 * 365 * 86400)), "3y");
+        assert_eq!(human_duration(Duration::from_hours(52)), "2d4h");
+        assert_eq!(human_duration(Duration::from_hours(3 * 365 * 24)), "3y");
     }
 }

@@ -13,7 +13,7 @@ use crate::terminal::{is_lively, say};
 /// How often the state is looked at.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// How long a state without any change is waited for before the user is told that it goes on without him waiting.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until every Deployment and Pod among the objects is ready, or nothing has changed for a minute.
 pub(crate) async fn until_ready(
@@ -47,7 +47,9 @@ pub(crate) async fn until_ready(
         if ready || changed.elapsed() > PATIENCE {
             if let Some(bar) = &bar {
                 bar.finish_and_clear();
-                last.iter().for_each(|(title, text)| say(&format!("{title}: {text}")));
+                for (title, text) in &last {
+                    say(&format!("{title}: {text}"));
+                }
             }
             if !ready {
                 say("Not everything is ready yet; `kubectl describe pods` says why.");
@@ -97,7 +99,7 @@ async fn state(connection: &Connection, object: &Value) -> Result<State> {
             conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
         });
         let done = now["status"]["phase"] == "Succeeded";
-        let text = if ready { "ready".to_owned() } else { waiting(&[now.clone()]) };
+        let text = if ready { "ready".to_owned() } else { waiting(std::slice::from_ref(&now)) };
         return Ok(State { title, text, ready: ready || done });
     }
     let (spec, status) = (&now["spec"], &now["status"]);

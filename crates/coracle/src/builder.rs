@@ -227,7 +227,7 @@ impl ClusterBuilder {
         cluster.until_bootstrapped(START_WAIT).await?;
         self.start_nodes(&mut cluster).await?;
         if let (Some(listener), Some(address)) = (listener, address) {
-            self.serve(&mut cluster, &authority, listener, address)?;
+            Self::serve(&mut cluster, &authority, listener, address)?;
         }
         crate::services::start(&mut cluster, self.node_port_address.or_else(|| address.map(|a| a.ip())));
         Ok(cluster)
@@ -250,7 +250,7 @@ impl ClusterBuilder {
     /// The CA and the administrator's token: those of the data directory, or new ones.
     fn identity(&self) -> Result<(Authority, String), Error> {
         let Some(directory) = &self.data_dir else { return Ok((Authority::generate()?, random_token()?)) };
-        fs::create_dir_all(directory).map_err(|source| Error::file("create", directory, source))?;
+        private_directory(directory).map_err(|source| Error::file("create", directory, source))?;
         let (certificate, key, token) =
             (directory.join("ca.crt"), directory.join("ca.key"), directory.join("admin.token"));
         let authority = if key.exists() {
@@ -358,7 +358,6 @@ impl ClusterBuilder {
     }
 
     fn serve(
-        &self,
         cluster: &mut Cluster,
         authority: &Authority,
         listener: TcpListener,
@@ -426,6 +425,15 @@ fn random_seed() -> Result<u64, Error> {
 
 fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::file("read", path, source))
+}
+
+/// A directory that only this user may enter; one that is there already is left as it is.
+fn private_directory(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 fn write_private(path: &Path, contents: &str) -> Result<(), Error> {

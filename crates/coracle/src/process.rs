@@ -100,13 +100,8 @@ impl Process {
                         _ => Resume::NotReached,
                     }
                 }
-                Next::Call(callout) => match callout {
-                    #[expect(
-                        unreachable_patterns,
-                        reason = "there is no callout yet; a new one is an error until it is carried out"
-                    )]
-                    _ => Resume::Called(Err(Status::internal("this callout is not carried out here"))),
-                },
+                // There is no callout yet; a new one is an error until it is carried out.
+                Next::Call(_) => Resume::Called(Err(Status::internal("this callout is not carried out here"))),
             };
         }
     }

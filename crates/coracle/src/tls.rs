@@ -2,6 +2,7 @@
 //!
 //! Keys come from the operating system's randomness, never from the seeded generator.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -100,5 +101,9 @@ pub(crate) fn random_token() -> Result<String, Error> {
     let mut bytes = [0_u8; 32];
     let random: &dyn rustls::crypto::SecureRandom = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| Error::randomness())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
 }

@@ -15,6 +15,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use sha2::{Digest as _, Sha256};
 
 use crate::brain::Message;
+use crate::node::private_file;
 use crate::{Error, ErrorKind};
 
 /// The layout of the file; a newer one is refused.
@@ -91,6 +92,10 @@ impl Wal {
 /// Opens the log of a data directory, and reads what it holds.
 pub(crate) fn open(directory: &Path, options: &StoreOptions) -> Result<Found, Error> {
     let path = directory.join("log.redb");
+    if !path.exists() {
+        // It will hold Secrets.
+        private_file(&path).map_err(|source| Error::file("create", &path, source))?;
+    }
     let database = Database::create(&path).map_err(|source| match source {
         redb::DatabaseError::DatabaseAlreadyOpen => {
             Error::new(ErrorKind::DataDirectory, format!("{} is in use by another process", directory.display()))
@@ -274,7 +279,7 @@ fn save_snapshot(directory: &Path, index: u64, view: &View) -> std::io::Result<(
     fs::create_dir_all(&folder)?;
     let bytes = view.snapshot();
     let unfinished = path.with_extension("unfinished");
-    let mut file = File::create(&unfinished)?;
+    let mut file = private_file(&unfinished)?;
     file.write_all(&Sha256::digest(&bytes))?;
     file.write_all(&bytes)?;
     file.sync_all()?;
@@ -331,6 +336,18 @@ mod tests {
         drop(found);
         let found = open(directory.path(), &StoreOptions::default()).unwrap();
         assert_eq!(found.raft.unwrap().entries, [entry(1, "a"), entry(2, "c"), entry(3, "d")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_user_may_read_what_may_hold_secrets() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let _found = open(directory.path(), &StoreOptions::default()).unwrap();
+        save_snapshot(directory.path(), 2, &Store::new(StoreOptions::default()).view()).unwrap();
+        for path in [directory.path().join("log.redb"), snapshot_path(directory.path(), 2)] {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl ControlPlane {
                 }
                 raft::Output::Send { to, message, after } => out.push(Output::Send { to, message, after }),
                 raft::Output::Apply { term, index, proposal, data } => {
-                    self.apply(now, (term, index), proposal, &data, out)
+                    self.apply(now, (term, index), proposal, &data, out);
                 }
                 raft::Output::Dropped(id) => self.dropped(id, out),
                 raft::Output::Leading(term) => self.leading = Some(term),

@@ -28,7 +28,7 @@ struct Interests {
 }
 
 /// What a node is told: for whom, and what.
-pub type NodeNews = Vec<(String, WatchEvent)>;
+pub(crate) type NodeNews = Vec<(String, WatchEvent)>;
 
 impl NodeFeed {
     /// Adds a node and returns everything that it must know now; after these it is in sync with `view`.

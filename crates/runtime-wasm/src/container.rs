@@ -165,7 +165,7 @@ async fn command(shared: &Arc<Shared>, container: &Arc<Container>, entry: Entry,
         ended = &mut task => match ended {
             Ok(result) => {
                 if let Err(error) = &result && exit::is_unexplained(error) {
-                    container.stderr(shared).line(&format!("{error:?}"));
+                    container.stderr(shared).line(&exit::explanation(error));
                 }
                 exit::of(&result)
             }

@@ -4,6 +4,8 @@
 //! the signal, as container runtimes report them. A guest that grew beyond its memory is `OOMKilled`, 137; one that used
 //! up its instructions `FuelExhausted`, 137.
 
+use std::fmt::Write as _;
+
 use coracle_node::runtime::Exit;
 use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
@@ -48,6 +50,16 @@ pub(crate) fn is_unexplained(error: &wasmtime::Error) -> bool {
     error.downcast_ref::<I32Exit>().is_none()
 }
 
+/// What a guest's log says of its trap: where in the guest, and why. The error's own debug form would add the stack of this
+/// process where the environment asks for backtraces.
+pub(crate) fn explanation(error: &wasmtime::Error) -> String {
+    let mut text = error.to_string();
+    for (depth, cause) in error.chain().skip(1).enumerate() {
+        let _ = write!(text, "{}{cause}", if depth == 0 { "\n\nCaused by:\n    " } else { "\n    " });
+    }
+    text
+}
+
 pub(crate) fn killed() -> Exit {
     code(KILLED)
 }
@@ -77,4 +89,15 @@ fn bounded(text: &str) -> String {
         end -= 1;
     }
     text[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trap_is_explained_without_the_stack_of_this_process() {
+        let error = wasmtime::Error::msg("wasm trap: unreachable").context("in the guest").context("at function 0");
+        assert_eq!(explanation(&error), "at function 0\n\nCaused by:\n    in the guest\n    wasm trap: unreachable");
+    }
 }

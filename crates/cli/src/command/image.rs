@@ -14,14 +14,14 @@ const PATH: &str = "/coracle/v1/images";
 
 pub(crate) async fn run(command: ImageCommand) -> Result<()> {
     match command {
-        ImageCommand::Import { name, file, which } => match reach(&which).await? {
-            Some(connection) => import(&connection, &name, &file).await,
-            None => {
-                let record = store(&which)?.import(&name, &read(&file)?)?;
-                imported(&record);
-                Ok(())
+        ImageCommand::Import { name, file, which } => {
+            if let Some(connection) = reach(&which).await? {
+                return import(&connection, &name, &file).await;
             }
-        },
+            let record = store(&which)?.import(&name, &read(&file)?)?;
+            imported(&record);
+            Ok(())
+        }
         ImageCommand::Ls { which } => {
             let images = match reach(&which).await? {
                 Some(connection) => serde_json::from_value(connection.get(PATH).await?["images"].take())

@@ -89,11 +89,15 @@ async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &
     };
     tokio::select! {
         result = work => result?,
-        () = stop.as_mut() => return Ok(stopped(data_dir)),
+        () = stop.as_mut() => {
+            stopped(data_dir);
+            return Ok(());
+        }
     }
     say("Press Ctrl-C to stop.");
     stop.await;
-    Ok(stopped(data_dir))
+    stopped(data_dir);
+    Ok(())
 }
 
 fn stopped(data_dir: Option<&Path>) {
