@@ -184,6 +184,7 @@ impl ClusterBuilder {
             store: StoreOptions::default(),
             controllers: coracle_engine::default_controllers,
             seed: rng.next_u64(),
+            snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
         };
         let (database, restored) = self.open_log(&plane_options)?;
         let plane = ControlPlane::new(clock.now(), plane_options, restored);

@@ -21,8 +21,8 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 const BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// The most proposals that wait; more are told that there is no leader and may try again.
 const PENDING_MAX: usize = 16_384;
-/// A snapshot is made when the log behind the last one is this large.
-const SNAPSHOT_AFTER_BYTES: usize = 64 << 20;
+/// How large the log behind the last snapshot becomes: a start reads no more than that, and a snapshot is not made for little.
+pub const SNAPSHOT_AFTER_BYTES: usize = 64 << 20;
 
 /// How a control plane is set up.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct ControlPlaneOptions {
     pub controllers: fn(&ServerOptions, &mut Rng) -> Vec<Box<dyn Controller>>,
     /// For everything that is drawn.
     pub seed: u64,
+    /// A snapshot is made when the log behind the last one is so many bytes large: [`SNAPSHOT_AFTER_BYTES`] but in tests.
+    pub snapshot_after: usize,
 }
 
 /// The controllers that Coracle runs.
@@ -278,7 +280,7 @@ impl ControlPlane {
     }
 
     fn snapshot(&mut self, out: &mut Vec<Output>) {
-        if self.log_bytes < SNAPSHOT_AFTER_BYTES || self.snapshotting {
+        if self.log_bytes < self.options.snapshot_after || self.snapshotting {
             return;
         }
         self.log_bytes = 0;

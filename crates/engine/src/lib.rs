@@ -12,7 +12,7 @@ mod node_feed;
 mod output;
 
 pub use action::ActionId;
-pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, default_controllers};
+pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, SNAPSHOT_AFTER_BYTES, default_controllers};
 pub use input::{Input, ProposalId};
-pub use node_feed::NodeFeed;
+pub use node_feed::{NodeFeed, NodeNews};
 pub use output::{Output, Settled};

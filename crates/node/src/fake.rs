@@ -26,6 +26,8 @@ pub struct Script {
     pub ready_after: Duration,
     /// How long a container takes to end when it is asked to; `None`: it does not, and must be killed.
     pub stop_after: Option<Duration>,
+    /// A container with this variable and value in its environment does not end by itself.
+    pub healed_by: Option<(String, String)>,
 }
 
 impl Script {
@@ -50,6 +52,12 @@ impl Script {
         Self { start: Some(ContainerError::Run(why.into())), ..Self::runs() }
     }
 
+    /// The same, but containers with this variable in their environment run for ever.
+    #[must_use]
+    pub fn unless_env(self, name: &str, value: &str) -> Self {
+        Self { healed_by: Some((name.into(), value.into())), ..self }
+    }
+
     /// Its probes succeed so long after its start.
     pub fn ready_after(after: Duration) -> Self {
         Self { ready_after: after, ..Self::runs() }
@@ -67,6 +75,7 @@ pub struct FakeRuntime {
 #[derive(Clone, Debug)]
 struct Container {
     image: String,
+    env: Vec<(String, String)>,
     started: Option<Now>,
     exit: Option<Exit>,
 }
@@ -112,7 +121,8 @@ impl FakeRuntime {
             }
             RuntimeCommand::CreateContainer(spec) => {
                 let error = self.script_of(&spec.image).start.filter(|e| matches!(e, ContainerError::Create(_)));
-                let container = Container { image: spec.image.clone(), started: None, exit: None };
+                let (image, env) = (spec.image.clone(), spec.env.clone());
+                let container = Container { image, env, started: None, exit: None };
                 self.containers.insert(spec.id.clone(), container);
                 at_once(RuntimeEvent::ContainerCreated { id: spec.id.clone(), result: error.map_or(Ok(()), Err) })
             }
@@ -161,10 +171,11 @@ impl FakeRuntime {
 
     fn start(&mut self, id: &ContainerId, now: Now) -> Vec<(Duration, RuntimeEvent)> {
         let started = |result| (Duration::ZERO, RuntimeEvent::ContainerStarted { id: id.clone(), result });
-        let Some(image) = self.containers.get(id).map(|container| container.image.clone()) else {
+        let Some(container) = self.containers.get(id) else {
             return vec![started(Err(ContainerError::Run("no such container".into())))];
         };
-        let script = self.script_of(&image);
+        let script = self.script_of(&container.image);
+        let healed = script.healed_by.as_ref().is_some_and(|variable| container.env.contains(variable));
         if let Some(error) = script.start {
             return vec![started(Err(error))];
         }
@@ -172,7 +183,7 @@ impl FakeRuntime {
             container.started = Some(now);
         }
         let mut events = vec![started(Ok(()))];
-        if let Some((after, exit)) = script.exit {
+        if let Some((after, exit)) = script.exit.filter(|_| !healed) {
             events.push((after, RuntimeEvent::ContainerExited { id: id.clone(), exit }));
         }
         events

@@ -1,1 +1,19 @@
-//! Coracle's sim crate.
+//! The other driver: the machines of Coracle under a virtual clock, with disks and a network that fail as a seed says.
+//!
+//! [`TestCluster`] runs the very objects that the production driver runs: the control plane, request machines, node agents.
+//! There is no thread, no clock and no socket here, so an hour takes milliseconds and equal seeds give equal runs, event by event.
+//! Invariants are looked at after every event; a failure prints the seed and the command that replays it.
+
+mod cluster;
+mod disk;
+mod history;
+mod invariants;
+mod manifest;
+mod render;
+mod timeline;
+mod trace;
+mod world;
+
+pub use cluster::{Builder, Propagation, TestCluster};
+pub use coracle_node::fake::Script;
+pub use history::{History, Outcome, Record, Ticket};

@@ -1,0 +1,449 @@
+//! A cluster in a test: what a test says to it, and how long it lets it run.
+
+use std::fmt;
+use std::time::Duration;
+
+use coracle_api::registry::Registry;
+use coracle_api::resources::{NAMESPACES, SERVICES};
+use coracle_api::{Method, ObjectKey, Request, Resource, Response, UserInfo};
+use coracle_base::{Instant, Rng};
+use coracle_node::{Capacity, NodeConfig};
+use coracle_store::View;
+use expect_test::Expect;
+use serde_json::{Value, json};
+
+use crate::history::{History, Outcome, Ticket};
+use crate::world::{Flow, Origin, World};
+use crate::{Script, manifest, render};
+
+/// Events after which a run that was to end is not going to.
+const STEPS_MAX: u64 = 20_000_000;
+/// The longest that [`TestCluster::run_until`] lets time pass.
+const RUN_MAX: Duration = Duration::from_hours(24);
+/// How long a cluster has to converge.
+const CONVERGE_MAX: Duration = Duration::from_hours(2);
+
+/// What happens to the dependents of what is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// They go afterwards.
+    Background,
+    /// They go first.
+    Foreground,
+    /// They stay, without an owner.
+    Orphan,
+}
+
+/// A cluster to be set up.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    nodes: usize,
+    fake_nodes: usize,
+    seed: u64,
+    snapshot_after: usize,
+    scripts: Vec<(String, Script)>,
+}
+
+impl Builder {
+    /// So many nodes of four cores, `node-1` and on: their pods follow the scripts.
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// So many large nodes, `fake-0` and on.
+    pub fn fake_nodes(mut self, nodes: usize) -> Self {
+        self.fake_nodes = nodes;
+        self
+    }
+
+    /// What everything is drawn from: equal seeds give equal runs.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How containers of an image behave; without a script they run, are ready at once, and end when asked.
+    pub fn script(mut self, image: &str, script: Script) -> Self {
+        self.scripts.push((image.to_owned(), script));
+        self
+    }
+
+    /// A snapshot is made whenever the log has grown by so many bytes.
+    pub fn snapshot_after(mut self, bytes: usize) -> Self {
+        self.snapshot_after = bytes;
+        self
+    }
+
+    /// The cluster, with its nodes Ready.
+    #[track_caller]
+    pub fn build(self) -> TestCluster {
+        let mut cluster = TestCluster { world: World::new(self.seed, self.snapshot_after) };
+        for (image, script) in self.scripts {
+            cluster.world.script(&image, script);
+        }
+        cluster.run_until(|cluster| {
+            let has =
+                |resource, namespace, name| cluster.view().object(&ObjectKey::new(resource, namespace, name)).is_some();
+            has(NAMESPACES, "", "default") && has(SERVICES, "default", "kubernetes")
+        });
+        for index in 1..=self.nodes {
+            let mut config = NodeConfig::new(format!("node-{index}"));
+            config.capacity = Capacity { cpu_millis: 4_000, memory: 8 << 30, pods: 110 };
+            cluster.register(config);
+        }
+        for index in 0..self.fake_nodes {
+            let mut config = NodeConfig::new(format!("fake-{index}"));
+            config.capacity = Capacity { cpu_millis: 32_000, memory: 256 << 30, pods: 110 };
+            config.annotations.insert("kwok.x-k8s.io/node".into(), "fake".into());
+            config.container_runtime_version = "fake://1".into();
+            cluster.register(config);
+        }
+        cluster.settle();
+        cluster.world.history = History::default();
+        cluster
+    }
+}
+
+/// A cluster under virtual time. When a test fails, its seed and the command that replays it are printed.
+pub struct TestCluster {
+    world: World,
+}
+
+impl fmt::Debug for TestCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestCluster")
+            .field("seed", &self.world.seed)
+            .field("now", &self.world.now)
+            .field("steps", &self.world.steps)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TestCluster {
+    /// A cluster of so many members; today a cluster has one.
+    ///
+    /// # Panics
+    ///
+    /// For any other number.
+    #[track_caller]
+    pub fn members(members: usize) -> Builder {
+        assert_eq!(members, 1, "a cluster has one member today");
+        Builder {
+            nodes: 0,
+            fake_nodes: 0,
+            seed: 1,
+            snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
+            scripts: Vec::new(),
+        }
+    }
+
+    fn register(&mut self, config: NodeConfig) {
+        let node = json!({
+            "kind": "Node", "apiVersion": "v1",
+            "metadata": {"name": config.name, "labels": config.labels, "annotations": config.annotations},
+        });
+        let response =
+            self.request(Request::new(Method::Post, "/api/v1/nodes", UserInfo::node(&config.name)).json(node));
+        assert!(response.is_success(), "{:?}", response.failure());
+        self.world.add_node(config);
+    }
+
+    // Time.
+
+    /// Lets everything that is under way come to its end; what is left waits for time to pass. This takes the milliseconds
+    /// that disks and the network take.
+    #[track_caller]
+    pub fn settle(&mut self) {
+        let start = self.world.steps;
+        while !self.world.is_settled() {
+            let Some(due) = self.world.next_due() else { break };
+            self.world.step(due);
+            assert!(self.world.steps - start < STEPS_MAX, "the cluster does not settle");
+        }
+    }
+
+    /// Lets time pass, and what it brings about come to its end.
+    #[track_caller]
+    pub fn advance(&mut self, duration: Duration) {
+        let (start, until) = (self.world.steps, self.world.now.mono + duration);
+        while self.world.step(until) {
+            assert!(self.world.steps - start < STEPS_MAX, "more events than time can bring");
+        }
+        self.world.pass_to(until);
+        self.settle();
+    }
+
+    /// Lets so many events happen, and stops in the middle of whatever is going on.
+    pub fn advance_events(&mut self, events: u64) {
+        for _ in 0..events {
+            let Some(due) = self.world.next_due() else { break };
+            self.world.step(due);
+        }
+    }
+
+    /// Goes on event by event until something holds.
+    ///
+    /// # Panics
+    ///
+    /// When it does not hold within a day, or nothing is left to happen.
+    #[track_caller]
+    pub fn run_until(&mut self, mut reached: impl FnMut(&Self) -> bool) {
+        let (start, until) = (self.world.steps, self.world.now.mono + RUN_MAX);
+        while !reached(self) {
+            assert!(self.world.step(until), "nothing is left to happen within a day");
+            assert!(self.world.steps - start < STEPS_MAX, "it does not come to that");
+        }
+    }
+
+    /// Goes on until every Deployment is as it should be and nothing is being deleted; then what must hold at rest is looked at.
+    ///
+    /// # Panics
+    ///
+    /// When that takes more than two hours of virtual time.
+    #[track_caller]
+    pub fn run_until_converged(&mut self) {
+        let until = self.world.now.mono + CONVERGE_MAX;
+        self.settle();
+        while !render::is_converged(self.view()) {
+            assert!(self.world.now.mono < until, "the cluster does not converge:\n{}", render::pods(self.view(), None));
+            self.advance(Duration::from_secs(1));
+        }
+        self.world.check_converged();
+    }
+
+    /// How long the cluster has run.
+    pub fn elapsed(&self) -> Duration {
+        self.world.now.mono.saturating_since(Instant::ZERO)
+    }
+
+    /// How many events have happened.
+    pub fn steps(&self) -> u64 {
+        self.world.steps
+    }
+
+    /// The digest of everything that has happened: equal for equal seeds.
+    pub fn trace_digest(&self) -> String {
+        self.world.trace.digest()
+    }
+
+    // Requests.
+
+    /// Applies objects: YAML as `kubectl apply --server-side` does, or lines as `deployment/web replicas=3 image=x` where an
+    /// object that is there is changed by what the line names. Does not wait for what comes of it.
+    ///
+    /// # Panics
+    ///
+    /// When the text cannot be read, or the API server refuses.
+    #[track_caller]
+    pub fn apply(&mut self, text: &str) {
+        let requests = manifest::requests(text, |key| self.view().object(key).is_some());
+        for request in requests {
+            let (method, path) = (request.method, request.path.clone());
+            let response = self.request(request);
+            if let Some(status) = response.failure() {
+                panic!("{method:?} {path}: {}", status.message);
+            }
+        }
+    }
+
+    /// Makes a request, and runs until it is answered. Without a user it is the administrator's.
+    ///
+    /// # Panics
+    ///
+    /// When the member crashes meanwhile: [`Self::submit`] is for that.
+    #[track_caller]
+    pub fn request(&mut self, request: Request) -> Response {
+        let ticket = self.submit(request);
+        self.run_until(|cluster| *cluster.history().outcome(ticket) != Outcome::Pending);
+        match self.history().outcome(ticket) {
+            Outcome::Acknowledged(response) => response.clone(),
+            Outcome::Refused(status) => status.clone().into(),
+            Outcome::Pending | Outcome::Unknown => panic!("the member crashed before it answered"),
+        }
+    }
+
+    /// Makes a request and does not wait; what becomes of it is in [`Self::history`].
+    pub fn submit(&mut self, mut request: Request) -> Ticket {
+        if request.user == UserInfo::default() {
+            request.user = UserInfo::admin("admin");
+        }
+        let ticket = self.world.history.begin(self.world.now.mono, request.method, &request.path);
+        let flow = Flow::new(Origin::Test(ticket), None, request);
+        self.world.schedule(Duration::ZERO, crate::world::Event::Arrive(Box::new(flow)));
+        ticket
+    }
+
+    /// Deletes an object as `kubectl delete --cascade` does, and does not wait until it is gone.
+    ///
+    /// # Panics
+    ///
+    /// When the API server refuses.
+    #[track_caller]
+    pub fn delete(&mut self, object: &str, propagation: Propagation) {
+        let (resource, key) = find(object);
+        let options =
+            json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": format!("{propagation:?}")});
+        let request = Request::new(Method::Delete, manifest::path(&resource, &key), UserInfo::default()).json(options);
+        let response = self.request(request);
+        if let Some(status) = response.failure() {
+            panic!("{object}: {}", status.message);
+        }
+    }
+
+    /// Every request of the test.
+    pub fn history(&self) -> &History {
+        &self.world.history
+    }
+
+    /// The state, as everybody reads it; while the member is down, as it last was.
+    pub fn view(&self) -> &View {
+        self.world.view()
+    }
+
+    /// An object as the API shows it: `pod/web`, or in another namespace `shop/pod/web`.
+    #[track_caller]
+    pub fn get(&self, object: &str) -> Option<Value> {
+        let (resource, key) = find(object);
+        self.view().object(&key).map(|object| object.value(Some(&resource.gvk)))
+    }
+
+    /// The objects of a resource in every namespace, in the order of their names.
+    #[track_caller]
+    pub fn list(&self, resource: &str) -> Vec<Value> {
+        let resource = manifest::resource(resource);
+        self.view().list(&resource.group_resource, None).map(|object| object.value(Some(&resource.gvk))).collect()
+    }
+
+    // Faults.
+
+    /// Kills the member's process: what its disk had not written may be lost, requests under way have no known outcome.
+    pub fn crash_member(&mut self) {
+        self.world.crash_member();
+    }
+
+    /// Starts it again, from what its disk holds.
+    pub fn restart_member(&mut self) {
+        self.world.start_member();
+    }
+
+    /// The node loses its power: agent, containers, and what its disk had not written.
+    #[track_caller]
+    pub fn kill_node(&mut self, node: &str) {
+        self.world.kill_node(node);
+    }
+
+    /// Starts a killed node again: its containers are gone, its checkpoint is there.
+    #[track_caller]
+    pub fn restart_node(&mut self, node: &str) {
+        self.world.start_agent(node);
+    }
+
+    /// The agent alone is started again while its containers go on.
+    #[track_caller]
+    pub fn restart_agent(&mut self, node: &str) {
+        self.world.stop_agent(node);
+        self.world.start_agent(node);
+    }
+
+    /// The node and the API server do not hear each other any more; the node goes on.
+    #[track_caller]
+    pub fn cut_node(&mut self, node: &str) {
+        self.world.cut_node(node);
+    }
+
+    /// They hear each other again.
+    #[track_caller]
+    pub fn heal_node(&mut self, node: &str) {
+        self.world.heal_node(node);
+    }
+
+    /// The nodes whose process runs.
+    pub fn running_nodes(&self) -> Vec<String> {
+        self.world.seats.iter().filter(|(_, seat)| seat.is_running()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many containers run on a node.
+    #[track_caller]
+    pub fn running_containers(&mut self, node: &str) -> usize {
+        self.world.seat(node).running()
+    }
+
+    /// Says how containers of an image behave from now on.
+    pub fn script(&mut self, image: &str, script: Script) {
+        self.world.script(image, script);
+    }
+
+    /// A generator for the faults and the load of a test, drawn from the seed and apart from the world's own.
+    pub fn rng(&self) -> Rng {
+        Rng::seeded(self.world.seed ^ 0x5eed_0f7e_5700)
+    }
+
+    // What tests look at.
+
+    /// Compares a text about the cluster: `pod/web timeline` (starts and ends of its containers), `pod/web states` (its
+    /// status whenever it changed), `pod/web events`, `deployment/web conditions`, `deployment/web pods`, or `pods`.
+    #[track_caller]
+    pub fn check(&self, question: &str, expected: Expect) {
+        expected.assert_eq(&self.show(question));
+    }
+
+    /// The text that [`Self::check`] compares.
+    ///
+    /// # Panics
+    ///
+    /// When nobody knows what is meant.
+    #[track_caller]
+    pub fn show(&self, question: &str) -> String {
+        let (object, what) = question.rsplit_once(' ').unwrap_or(("", question));
+        if object.is_empty() {
+            assert_eq!(what, "pods", "there is no such text");
+            return render::pods(self.view(), None);
+        }
+        let (_, key) = find(object);
+        match what {
+            "timeline" => self.world.timelines.pod(&key).map(render::timeline).unwrap_or_default(),
+            "states" => self.world.timelines.pod(&key).map(render::states).unwrap_or_default(),
+            "events" => render::events(self.view(), &key),
+            "conditions" => render::conditions(self.view(), &key),
+            "pods" => render::pods(self.view(), Some(&key)),
+            _ => panic!("there is no text {what:?} about {object}"),
+        }
+    }
+}
+
+/// The resource and key of `pod/web` or `shop/pod/web`.
+#[track_caller]
+fn find(object: &str) -> (Resource, ObjectKey) {
+    let parts: Vec<&str> = object.split('/').collect();
+    let (namespace, kind, name) = match parts.as_slice() {
+        [kind, name] => ("default", *kind, *name),
+        [namespace, kind, name] => (*namespace, *kind, *name),
+        _ => panic!("{object:?} is not KIND/NAME"),
+    };
+    let resource = manifest::resource(kind);
+    let namespace = if resource.namespaced { namespace } else { "" };
+    let key = ObjectKey::new(resource.group_resource.clone(), namespace, name);
+    (resource, key)
+}
+
+/// The built-in kinds.
+pub(crate) fn registry() -> Registry {
+    Registry::builtin()
+}
+
+impl Drop for TestCluster {
+    #[expect(clippy::print_stderr, reason = "a failed test says how to see it fail again")]
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let seed = self.world.seed;
+        let current = std::thread::current();
+        let test = current.name().unwrap_or_default();
+        eprintln!("the last events:\n{}", self.world.trace.tail());
+        eprintln!("seed {seed}; replay with:");
+        eprintln!("CORACLE_SIM_SEED={seed} cargo test -p coracle-tests --test sim -- --exact {test}");
+    }
+}

@@ -1,0 +1,136 @@
+//! A disk that takes its time, and loses what it has not written when the power goes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use coracle_base::{Instant, Rng};
+use coracle_raft::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};
+use coracle_store::{Store, StoreOptions};
+
+/// The shortest and longest write, in microseconds: a good solid state disk's, and a bad one's.
+const LATENCY_MICROS: (u64, u64) = (100, 4_000);
+
+/// One member's log and snapshots.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    entries: Vec<LogEntry>,
+    hard_state: Option<HardState>,
+    snapshot: SnapshotMark,
+    base: SnapshotMark,
+    /// The snapshots that are complete, by index: the newest and the one before.
+    snapshots: Vec<(u64, Vec<u8>)>,
+    /// What is handed over and not durable yet, in order.
+    pending: VecDeque<(PersistId, WalBatch)>,
+    /// When the last of them is.
+    busy_until: Instant,
+}
+
+impl Disk {
+    /// Takes a batch; returns when it is durable. Batches become durable in order.
+    pub(crate) fn write(&mut self, id: PersistId, batch: WalBatch, now: Instant, rng: &mut Rng) -> Instant {
+        self.pending.push_back((id, batch));
+        self.busy_until = self.busy_until.max(now) + latency(rng);
+        self.busy_until
+    }
+
+    /// Everything up to this batch is durable now.
+    pub(crate) fn written(&mut self, id: PersistId) {
+        while let Some((_, batch)) = self.pending.pop_front_if(|(pending, _)| *pending <= id) {
+            self.commit(batch);
+        }
+    }
+
+    /// Keeps a snapshot; the log still says which one counts.
+    pub(crate) fn keep_snapshot(&mut self, index: u64, bytes: Vec<u8>) {
+        self.snapshots.push((index, bytes));
+        if self.snapshots.len() > 2 {
+            self.snapshots.remove(0);
+        }
+    }
+
+    /// The power goes: of what was on its way some is written, never a part of a batch and never one before another.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+        let survivors = rng.below(self.pending.len() as u64 + 1);
+        for _ in 0..survivors {
+            if let Some((_, batch)) = self.pending.pop_front() {
+                self.commit(batch);
+            }
+        }
+        self.pending.clear();
+        self.busy_until = Instant::ZERO;
+    }
+
+    /// What a member that starts finds: the state of the last snapshot, and the log.
+    pub(crate) fn restored(&self, options: &StoreOptions) -> Option<(Option<Store>, Restored)> {
+        let hard_state = self.hard_state?;
+        let snapshot = self.snapshots.iter().find(|(index, _)| *index == self.snapshot.index);
+        let store =
+            snapshot.map(|(_, bytes)| Store::restore(options.clone(), bytes).expect("the disk damages nothing"));
+        assert!(self.snapshot.index == 0 || store.is_some(), "the log names a snapshot that was not kept");
+        let entries = self.entries.clone();
+        Some((store, Restored { hard_state, snapshot: self.snapshot, base: self.base, entries }))
+    }
+
+    fn commit(&mut self, batch: WalBatch) {
+        if let Some(first) = batch.entries.first() {
+            self.entries.retain(|entry| entry.index < first.index);
+            self.entries.extend(batch.entries);
+        }
+        self.hard_state = batch.hard_state.or(self.hard_state);
+        self.snapshot = batch.snapshot.unwrap_or(self.snapshot);
+        if let Some(index) = batch.compact_to
+            && let Some(last) = self.entries.iter().find(|entry| entry.index == index)
+        {
+            self.base = SnapshotMark { index, term: last.term };
+            self.entries.retain(|entry| entry.index > index);
+        }
+    }
+}
+
+/// How long a write takes this time.
+pub(crate) fn latency(rng: &mut Rng) -> Duration {
+    let (least, most) = LATENCY_MICROS;
+    Duration::from_micros(least + rng.below(most - least))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(index: u64) -> WalBatch {
+        let entry = LogEntry { index, term: 1, data: vec![1].into() };
+        let hard_state = Some(HardState { term: 1, vote: 1, commit: index });
+        WalBatch { entries: vec![entry], hard_state, ..WalBatch::default() }
+    }
+
+    fn found(disk: &Disk) -> usize {
+        disk.restored(&StoreOptions::default()).map_or(0, |(_, restored)| restored.entries.len())
+    }
+
+    #[test]
+    fn a_crash_loses_only_what_was_not_written_and_keeps_the_order() {
+        let mut lost = 0;
+        for seed in 0..50 {
+            let (mut disk, mut rng) = (Disk::default(), Rng::seeded(seed));
+            for index in 1..=4 {
+                disk.write(PersistId(index), batch(index), Instant::ZERO, &mut rng);
+            }
+            disk.written(PersistId(2));
+            disk.crash(&mut rng);
+            let found = found(&disk);
+            assert!((2..=4).contains(&found), "{found} entries");
+            assert!(disk.entries.iter().map(|entry| entry.index).eq(1..=found as u64));
+            lost += 4 - found;
+        }
+        assert!(lost > 0, "no seed lost anything");
+    }
+
+    #[test]
+    fn entries_that_come_again_replace_what_was_there() {
+        let mut disk = Disk::default();
+        for index in [1, 2, 3, 2] {
+            disk.commit(batch(index));
+        }
+        assert_eq!(found(&disk), 2);
+    }
+}
