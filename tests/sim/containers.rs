@@ -23,9 +23,32 @@ fn a_failing_container_backs_off_exponentially() {
         "pod/trap timeline",
         expect![[r#"
             +0s    started restarts=0   exited reason=Error
+            +0s    started restarts=1   exited reason=Error
+            +10s   started restarts=2   exited reason=Error
+            +30s   started restarts=3   exited reason=Error
+            +70s   started restarts=4   exited reason=Error
+            +150s  started restarts=5   exited reason=Error
+            +310s  started restarts=6   exited reason=Error
+            +610s  started restarts=7   exited reason=Error
+            +910s  started restarts=8   exited reason=Error
+            +1210s started restarts=9   exited reason=Error
+            +1510s started restarts=10  exited reason=Error
+            +1810s started restarts=11  exited reason=Error
+            +2110s started restarts=12  exited reason=Error
+            +2410s started restarts=13  exited reason=Error
+            +2710s started restarts=14  exited reason=Error
+            +3010s started restarts=15  exited reason=Error
+            +3310s started restarts=16  exited reason=Error
         "#]],
     );
-    c.check("pod/trap events", expect![[""]]);
+    c.check("pod/trap events", expect![[r#"
+        Normal Scheduled x1 Successfully assigned default/trap to node-1
+        Normal Created x5 Container created
+        Normal Pulled x5 Successfully pulled image "trap" in 0s (0s including waiting). Image size: 0 bytes.
+        Warning BackOff x4 Back-off restarting failed container c in pod trap_default(72cf79a3-025a-41b5-a473-97a6ee250b3e); what it printed when it first failed: coracle logs trap -c c --instance first
+        Normal Pulling x17 Pulling image "trap"
+        Normal Started x5 Container started
+    "#]]);
 }
 
 #[test]
@@ -34,7 +57,17 @@ fn a_container_that_ran_for_ten_minutes_starts_over() {
     c.script("long", Script::exits(mins(11), 1));
     c.apply("pod/long image=long");
     c.advance(hours(1));
-    c.check("pod/long timeline", expect![[""]]);
+    c.check(
+        "pod/long timeline",
+        expect![[r#"
+        +0s    started restarts=0   exited +660s reason=Error
+        +660s  started restarts=1   exited +1320s reason=Error
+        +1320s started restarts=2   exited +1980s reason=Error
+        +1980s started restarts=3   exited +2640s reason=Error
+        +2640s started restarts=4   exited +3300s reason=Error
+        +3300s started restarts=5   running
+    "#]],
+    );
 }
 
 #[test]
@@ -42,8 +75,38 @@ fn an_image_that_cannot_be_had_is_tried_again_ever_later() {
     let mut c = cluster();
     c.apply("pod/web image=nowhere");
     c.advance(mins(12));
-    c.check("pod/web states", expect![[""]]);
-    c.check("pod/web events", expect![[""]]);
+    c.check(
+        "pod/web states",
+        expect![[r#"
+        +0s    Pending
+        +0s    Pending, c: Waiting ContainerCreating restarts=0
+        +0s    Pending, c: Waiting ErrImagePull restarts=0
+        +1s    Pending, c: Waiting ImagePullBackOff restarts=0
+        +10s   Pending, c: Waiting ErrImagePull restarts=0
+        +11s   Pending, c: Waiting ImagePullBackOff restarts=0
+        +30s   Pending, c: Waiting ErrImagePull restarts=0
+        +31s   Pending, c: Waiting ImagePullBackOff restarts=0
+        +70s   Pending, c: Waiting ErrImagePull restarts=0
+        +71s   Pending, c: Waiting ImagePullBackOff restarts=0
+        +150s  Pending, c: Waiting ErrImagePull restarts=0
+        +151s  Pending, c: Waiting ImagePullBackOff restarts=0
+        +310s  Pending, c: Waiting ErrImagePull restarts=0
+        +311s  Pending, c: Waiting ImagePullBackOff restarts=0
+        +610s  Pending, c: Waiting ErrImagePull restarts=0
+        +611s  Pending, c: Waiting ImagePullBackOff restarts=0
+    "#]],
+    );
+    c.check(
+        "pod/web events",
+        expect![[r#"
+        Normal Scheduled x1 Successfully assigned default/web to node-1
+        Warning Failed x5 Error: ErrImagePull
+        Warning Failed x5 Failed to pull image "nowhere": no such image
+        Normal Pulling x7 Pulling image "nowhere"
+        Warning Failed x5 Error: ImagePullBackOff
+        Normal BackOff x5 Back-off pulling image "nowhere"
+    "#]],
+    );
 }
 
 #[test]
@@ -55,12 +118,30 @@ fn fixing_the_config_map_and_restarting_the_rollout_heals_a_crash_loop() {
          deployment/web image=web replicas=2 configMap=settings",
     );
     c.advance(mins(5));
-    c.check("deployment/web pods", expect![[""]]);
+    c.check(
+        "deployment/web pods",
+        expect![[r#"
+        web node-1 Running, c: Waiting CrashLoopBackOff restarts=5
+        web node-1 Running, c: Waiting CrashLoopBackOff restarts=5
+    "#]],
+    );
     c.apply("configmap/settings data.MODE=good");
     c.apply("deployment/web spec.template.metadata.annotations.restartedAt=now");
     c.run_until_converged();
-    c.check("deployment/web pods", expect![[""]]);
-    c.check("deployment/web conditions", expect![[""]]);
+    c.check(
+        "deployment/web pods",
+        expect![[r#"
+        web node-1 Running, c: Running ready restarts=0
+        web node-1 Running, c: Running ready restarts=0
+    "#]],
+    );
+    c.check(
+        "deployment/web conditions",
+        expect![[r#"
+        Available=True MinimumReplicasAvailable
+        Progressing=True NewReplicaSetAvailable
+    "#]],
+    );
 }
 
 #[test]
@@ -74,7 +155,12 @@ fn a_container_that_does_not_end_when_asked_is_killed_when_its_grace_is_over() {
     assert!(c.get("pod/web").is_some());
     c.advance(secs(2));
     assert!(c.get("pod/web").is_none());
-    c.check("pod/web timeline", expect![[""]]);
+    c.check(
+        "pod/web timeline",
+        expect![[r#"
+        +0s    started restarts=0   exited +20s reason=Error
+    "#]],
+    );
 }
 
 #[test]
@@ -86,5 +172,11 @@ fn a_pod_that_may_not_restart_ends_as_it_ended() {
          pod/failed image=trap restartPolicy=Never",
     );
     c.advance(mins(1));
-    c.check("pods", expect![[""]]);
+    c.check(
+        "pods",
+        expect![[r#"
+        done done node-1 Succeeded, c: Terminated Completed restarts=0
+        failed trap node-1 Failed, c: Terminated Error restarts=0
+    "#]],
+    );
 }

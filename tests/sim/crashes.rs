@@ -28,8 +28,17 @@ fn a_rollout_goes_on_where_it_was_when_the_member_died() {
     c.crash_member();
     c.advance(secs(2));
     c.restart_member();
+    c.settle();
     c.run_until_converged();
-    c.check("deployment/web pods", expect![[""]]);
+    c.check(
+        "deployment/web pods",
+        expect![[r#"
+        v2 node-1 Running, c: Running ready restarts=0
+        v2 node-1 Running, c: Running ready restarts=0
+        v2 node-2 Running, c: Running ready restarts=0
+        v2 node-2 Running, c: Running ready restarts=0
+    "#]],
+    );
     assert_eq!(ready_pods(&c), 4);
 }
 

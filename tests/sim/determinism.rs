@@ -11,6 +11,7 @@ fn run(seed: u64) -> String {
     c.crash_member();
     c.advance(secs(1));
     c.restart_member();
+    c.settle();
     c.apply("deployment/web image=v2");
     c.kill_node("node-1");
     c.advance(mins(7));

@@ -31,7 +31,17 @@ fn the_pods_of_a_dead_node_are_replaced_after_its_grace_and_their_toleration() {
     c.advance(secs(25));
     assert_eq!(pods_on(&c, "node-1"), 4);
     assert_eq!(ready_pods(&c), 4);
-    c.check("deployment/web pods", expect![[""]]);
+    c.check(
+        "deployment/web pods",
+        expect![[r#"
+        v1 node-1 Running, c: Running ready restarts=0
+        v1 node-1 Running, c: Running ready restarts=0
+        v1 node-1 Running, c: Running ready restarts=0
+        v1 node-1 Running, c: Running ready restarts=0
+        v1 node-2 Running, c: Running ready restarts=0 terminating
+        v1 node-2 Running, c: Running ready restarts=0 terminating
+    "#]],
+    );
     c.restart_node("node-2");
     c.run_until_converged();
     assert_eq!((pods_on(&c, "node-1"), pods_on(&c, "node-2")), (4, 0));
@@ -77,8 +87,18 @@ fn an_agent_that_starts_again_takes_over_its_containers() {
     c.advance(secs(10));
     c.restart_agent("node-1");
     c.advance(secs(10));
-    c.check("pod/web timeline", expect![[""]]);
-    c.check("pods", expect![[""]]);
+    c.check(
+        "pod/web timeline",
+        expect![[r#"
+        +0s    started restarts=0   running
+    "#]],
+    );
+    c.check(
+        "pods",
+        expect![[r#"
+        web v1 node-1 Running, c: Running ready restarts=0
+    "#]],
+    );
 }
 
 #[test]
@@ -90,8 +110,19 @@ fn a_node_that_starts_again_starts_its_containers_again_and_counts_it() {
     c.advance(secs(5));
     c.restart_node("node-1");
     c.advance(secs(5));
-    c.check("pod/web timeline", expect![[""]]);
-    c.check("pods", expect![[""]]);
+    c.check(
+        "pod/web timeline",
+        expect![[r#"
+        +0s    started restarts=0   exited +10s reason=lost with its node
+        +15s   started restarts=1   running
+    "#]],
+    );
+    c.check(
+        "pods",
+        expect![[r#"
+        web v1 node-1 Running, c: Running ready restarts=1
+    "#]],
+    );
     let pod = c.get("pod/web").unwrap();
     let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!((&last["reason"], &last["exitCode"]), (&"ContainerStatusUnknown".into(), &137.into()));
@@ -106,6 +137,20 @@ fn a_node_runs_and_restarts_its_pods_without_an_api_server() {
     c.advance(mins(8));
     c.restart_member();
     c.advance(secs(60));
-    c.check("pod/web timeline", expect![[""]]);
-    c.check("pods", expect![[""]]);
+    c.check(
+        "pod/web timeline",
+        expect![[r#"
+        +0s    started restarts=0   exited +100s reason=Error
+        +100s  started restarts=1   exited +200s reason=Error
+        +210s  started restarts=2   exited +310s reason=Error
+        +330s  started restarts=3   exited +430s reason=Error
+        +470s  started restarts=4   running
+    "#]],
+    );
+    c.check(
+        "pods",
+        expect![[r#"
+        web flaky node-1 Running, c: Running ready restarts=4
+    "#]],
+    );
 }

@@ -58,12 +58,32 @@ fn a_rollout_to_an_image_that_cannot_be_had_stops_and_leaves_the_old_pods_servin
     c.apply("deployment/web image=broken");
     c.advance(mins(9));
     assert_eq!(ready_pods(&c), 3, "a quarter of 4 may be unavailable");
-    c.check("deployment/web conditions", expect![[""]]);
+    c.check(
+        "deployment/web conditions",
+        expect![[r#"
+        Available=True MinimumReplicasAvailable
+        Progressing=True ReplicaSetUpdated
+    "#]],
+    );
     c.advance(mins(2));
-    c.check("deployment/web conditions", expect![[""]]);
+    c.check(
+        "deployment/web conditions",
+        expect![[r#"
+        Available=True MinimumReplicasAvailable
+        Progressing=False ProgressDeadlineExceeded
+    "#]],
+    );
     c.apply("deployment/web image=v1");
     c.run_until_converged();
-    c.check("deployment/web pods", expect![[""]]);
+    c.check(
+        "deployment/web pods",
+        expect![[r#"
+        v1 node-1 Running, c: Running ready restarts=0
+        v1 node-1 Running, c: Running ready restarts=0
+        v1 node-2 Running, c: Running ready restarts=0
+        v1 node-2 Running, c: Running ready restarts=0
+    "#]],
+    );
     assert_eq!(c.list("replicasets").len(), 2, "the first ReplicaSet is used again");
 }
 
@@ -73,9 +93,21 @@ fn a_stalled_rollout_is_reported_at_its_deadline_and_not_before() {
     c.apply("deployment/web replicas=1 progressDeadlineSeconds=600");
     c.settle();
     c.advance(secs(598));
-    c.check("deployment/web conditions", expect![[""]]);
+    c.check(
+        "deployment/web conditions",
+        expect![[r#"
+        Available=False MinimumReplicasUnavailable
+        Progressing=True ReplicaSetUpdated
+    "#]],
+    );
     c.advance(secs(2));
-    c.check("deployment/web conditions", expect![[""]]);
+    c.check(
+        "deployment/web conditions",
+        expect![[r#"
+        Available=False MinimumReplicasUnavailable
+        Progressing=False ProgressDeadlineExceeded
+    "#]],
+    );
 }
 
 #[test]

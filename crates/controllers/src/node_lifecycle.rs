@@ -46,6 +46,8 @@ const PRESSURES: [(&str, &str); 4] = [
 pub struct NodeLifecycleController {
     /// When each node was heard of last, or noticed first.
     heard: BTreeMap<String, Instant>,
+    /// What each node's Ready condition was at the last look.
+    ready: BTreeMap<String, String>,
     /// Nodes whose registration was told of.
     registered: BTreeMap<String, Option<Uid>>,
     /// When the next node may be evicted.
@@ -72,6 +74,7 @@ impl Controller for NodeLifecycleController {
         let name: &str = &key.name;
         let Some((object, value)) = read(context.view, key) else {
             self.heard.remove(name);
+            self.ready.remove(name);
             self.registered.remove(name);
             return Outcome::default();
         };
@@ -81,7 +84,14 @@ impl Controller for NodeLifecycleController {
             let message = format!("Node {name} event: Registered Node {name} in Controller");
             actions.push(node_event(&object, EventType::Normal, "RegisteredNode", message));
         }
-        let heard = *self.heard.entry(name.to_owned()).or_insert(context.now.mono);
+        let ready = condition_status(list(&value["status"]["conditions"]), "Ready");
+        let before = self.ready.insert(name.to_owned(), ready.to_owned());
+        let heard = self.heard.entry(name.to_owned()).or_insert(context.now.mono);
+        if before.is_some_and(|before| before != ready) && ready != "Unknown" {
+            // Only the node itself says whether it is ready: that is a sign of life, though its next heartbeat is still to come.
+            *heard = context.now.mono;
+        }
+        let heard = *heard;
         let silence = context.now.mono.saturating_since(heard);
         let never_reported = condition(list(&value["status"]["conditions"]), "Ready").is_none();
         let grace = if never_reported { STARTUP_GRACE } else { GRACE };
@@ -96,7 +106,6 @@ impl Controller for NodeLifecycleController {
         }
         let (evict, wait) = self.may_evict(context, &value);
         actions.extend(set_taints(context, &object, &value, evict));
-        let ready = condition_status(list(&value["status"]["conditions"]), "Ready");
         if !never_reported && ready != "True" {
             actions.extend(mark_pods(context, name));
         }

@@ -1,10 +1,10 @@
 //! One member's brain: consensus, the state, and (while it leads) the controllers and the scheduler.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::Revision;
+use coracle_api::GroupResource;
 use coracle_api::registry::Registry;
 use coracle_apiserver::ServerOptions;
 use coracle_base::{Instant, Now, Rng, Timestamp};
@@ -240,12 +240,12 @@ impl ControlPlane {
             // A committed entry that cannot be read would split the members: stop here rather than go on without it.
             None => (Vec::new(), Entry::decode(data).expect("a committed entry is readable")),
         };
-        let before = self.view.revision();
+        let before = self.view.clone();
         self.last_time = entry.time;
         let results = self.store.apply(term, &entry);
         self.view = self.store.view();
         out.extend(ids.into_iter().zip(results).map(|(id, result)| Output::Settled(id, Settled::Applied(result))));
-        self.observe(before);
+        self.observe(&before);
     }
 
     /// The empty entry that a new leader begins its term with: from here on its view has everything that was acknowledged before.
@@ -259,10 +259,13 @@ impl ControlPlane {
         self.leader = Some(leader);
     }
 
-    /// Tells the leader what changed since a revision.
-    fn observe(&mut self, before: Revision) {
+    /// Tells the leader what changed since a view.
+    fn observe(&mut self, before: &View) {
         let Some(leader) = &mut self.leader else { return };
-        for resource in self.view.resources() {
+        // A resource whose last object went has none now: it counts among those from before.
+        let resources: BTreeSet<GroupResource> = self.view.resources().into_iter().chain(before.resources()).collect();
+        let before = before.revision();
+        for resource in resources {
             if self.view.last_change(&resource) <= before {
                 continue;
             }

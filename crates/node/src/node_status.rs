@@ -193,9 +193,10 @@ impl NodeReport {
     pub(crate) fn answered(&mut self, purpose: &Purpose, response: &Response, context: &Context<'_>) {
         let Some(sent) = self.in_flight.take() else { return };
         let node = response.value();
-        if let Some(revision) = node["metadata"]["resourceVersion"].as_str().and_then(Revision::parse) {
-            self.revision = self.revision.max(revision);
-        }
+        let revision = node["metadata"]["resourceVersion"].as_str().and_then(Revision::parse).unwrap_or_default();
+        // The watch may have told of a later write already, somebody else's: then that is what counts.
+        let newest = revision >= self.revision;
+        self.revision = self.revision.max(revision);
         match (sent, response.status) {
             (Sent::Registration, 409) if *purpose == Purpose::RegisterNode => self.registration = Registration::Found,
             (_, 404) => {
@@ -204,11 +205,15 @@ impl NodeReport {
             }
             (Sent::Registration, 200..300) => {
                 self.registration = Registration::Done;
-                self.observe(&node);
+                if newest {
+                    self.observe(&node);
+                }
             }
             (Sent::Status { ready }, 200..300) => {
-                self.acknowledged = Some(ready);
-                self.observe(&node);
+                if newest {
+                    self.acknowledged = Some(ready);
+                    self.observe(&node);
+                }
             }
             (_, status) => {
                 tracing::warn!(node = context.shared.config.name, status, "the API server refused the node's report");

@@ -206,6 +206,7 @@ impl PodWorker {
     /// The pod changed in the API.
     pub(crate) fn update(&mut self, pod: Arc<PodView>, context: &mut Context<'_>) {
         self.pod = Arc::clone(&pod);
+        self.report.compare(pod.revision, &pod.value["status"]);
         let Some(address) = self.address else {
             for ((_, spec), container) in pod.containers().zip(&mut self.containers) {
                 container.spec = spec.clone();

@@ -20,6 +20,8 @@ use crate::{Script, manifest, render};
 const STEPS_MAX: u64 = 20_000_000;
 /// The longest that [`TestCluster::run_until`] lets time pass.
 const RUN_MAX: Duration = Duration::from_hours(24);
+/// How long nothing is written before a cluster counts as being at rest: longer than the waits after conflicts.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long a cluster has to converge.
 const CONVERGE_MAX: Duration = Duration::from_hours(2);
 
@@ -197,7 +199,8 @@ impl TestCluster {
         }
     }
 
-    /// Goes on until every Deployment is as it should be and nothing is being deleted; then what must hold at rest is looked at.
+    /// Goes on until every Deployment is as it should be, nothing is being deleted and nothing has been written for a while; then
+    /// what must hold at rest is looked at.
     ///
     /// # Panics
     ///
@@ -205,10 +208,13 @@ impl TestCluster {
     #[track_caller]
     pub fn run_until_converged(&mut self) {
         let until = self.world.now.mono + CONVERGE_MAX;
-        self.settle();
-        while !render::is_converged(self.view()) {
+        let mut quiet = (self.view().revision(), self.world.now.mono);
+        while !render::is_converged(self.view()) || self.world.now.mono < quiet.1 + QUIET {
             assert!(self.world.now.mono < until, "the cluster does not converge:\n{}", render::pods(self.view(), None));
             self.advance(Duration::from_secs(1));
+            if self.view().revision() != quiet.0 {
+                quiet = (self.view().revision(), self.world.now.mono);
+            }
         }
         self.world.check_converged();
     }

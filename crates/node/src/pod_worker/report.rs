@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_api::{Method, Request, Response, UserInfo};
+use coracle_api::{Method, Request, Response, Revision, UserInfo};
 use coracle_base::{Backoff, Instant};
 use serde_json::{Value, json};
 
@@ -20,8 +20,9 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Report {
     conditions: Vec<Condition>,
-    /// The status that the API server has.
+    /// The status that the API server has, and the revision that wrote it.
     acknowledged: Option<Value>,
+    revision: Revision,
     /// The request without an answer.
     in_flight: Option<(RequestId, Sent)>,
     backoff: Backoff,
@@ -44,6 +45,7 @@ impl Report {
         Self {
             conditions: Condition::known(status),
             acknowledged: None,
+            revision: Revision::default(),
             in_flight: None,
             backoff: Backoff::new(RETRY_INITIAL, RETRY_MAX),
             retry: None,
@@ -54,6 +56,18 @@ impl Report {
 
     pub(super) fn freeze(&mut self) {
         self.frozen = true;
+    }
+
+    /// The pod changed in the API: what somebody else wrote over a condition of this node's (that a pod is not Ready because its
+    /// node was not heard of) is put right again.
+    pub(super) fn compare(&mut self, revision: Revision, status: &Value) {
+        let Some(own) = self.acknowledged.as_ref().filter(|_| revision > self.revision) else { return };
+        let list = |status: &Value| status["conditions"].as_array().cloned().unwrap_or_default();
+        let theirs = list(status);
+        let is_there = |own: &Value| theirs.iter().any(|c| c["type"] == own["type"] && c["status"] == own["status"]);
+        if !list(own).iter().all(is_there) {
+            self.acknowledged = None;
+        }
     }
 
     pub(super) fn next_wakeup(&self) -> Option<Instant> {
@@ -137,7 +151,14 @@ impl PodWorker {
         }
         self.report.backoff.reset();
         match sent {
-            Sent::Status(status) => self.report.acknowledged = Some(status),
+            Sent::Status(status) => {
+                let written = response.value();
+                let revision = written["metadata"]["resourceVersion"].as_str().and_then(Revision::parse);
+                self.report.revision = revision.unwrap_or_default();
+                self.report.acknowledged = Some(status);
+                // The watch may have told of a later write already.
+                self.report.compare(self.pod.revision, &self.pod.value["status"]);
+            }
             Sent::Delete => self.report.deleted = true,
         }
     }
