@@ -14,5 +14,5 @@ mod output;
 pub use action::ActionId;
 pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, SNAPSHOT_AFTER_BYTES, default_controllers};
 pub use input::{Input, ProposalId};
-pub use node_feed::{NodeFeed, NodeNews};
+pub use node_feed::NodeFeed;
 pub use output::{Output, Settled};

@@ -44,17 +44,19 @@ pub(crate) fn states(timeline: &Timeline) -> String {
     text
 }
 
-/// The Events of an object, in the order of their first time.
+/// The Events of an object, in the order of their first time, to the millisecond.
 pub(crate) fn events(view: &View, key: &ObjectKey) -> String {
     let mut events: Vec<Value> = view
         .list(&EVENTS, None)
         .map(|event| event.value(None))
         .filter(|event| event["involvedObject"]["name"] == *key.name && is_of(event, key))
         .collect();
-    // An Event's name ends in the time of its first occurrence, finer than `firstTimestamp`.
+    // An Event's name ends in the time of its first occurrence, whose last 20 bits (a millisecond) are drawn.
     events.sort_by_key(|event| {
+        let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
         let name = event["metadata"]["name"].as_str().unwrap_or_default();
-        name.rsplit('.').next().unwrap_or_default().to_owned()
+        let nanos = name.rsplit('.').next().and_then(|nanos| u64::from_str_radix(nanos, 16).ok()).unwrap_or_default();
+        (nanos >> 20, text("reason"), text("message"))
     });
     let mut text = String::new();
     for event in &events {
