@@ -43,9 +43,9 @@ fn a_failing_container_backs_off_exponentially() {
     );
     c.check("pod/trap events", expect![[r#"
         Normal Scheduled x1 Successfully assigned default/trap to node-1
+        Warning BackOff x4 Back-off restarting failed container c in pod trap_default(5eb5804b-7e9a-4344-9fab-1d4a0a6fdb9d); what it printed when it first failed: coracle logs trap -c c --instance first
         Normal Created x5 Container created
         Normal Pulled x5 Successfully pulled image "trap" in 0s (0s including waiting). Image size: 0 bytes.
-        Warning BackOff x4 Back-off restarting failed container c in pod trap_default(72cf79a3-025a-41b5-a473-97a6ee250b3e); what it printed when it first failed: coracle logs trap -c c --instance first
         Normal Pulling x17 Pulling image "trap"
         Normal Started x5 Container started
     "#]]);
@@ -99,13 +99,13 @@ fn an_image_that_cannot_be_had_is_tried_again_ever_later() {
     c.check(
         "pod/web events",
         expect![[r#"
-        Normal Scheduled x1 Successfully assigned default/web to node-1
-        Warning Failed x5 Error: ErrImagePull
-        Warning Failed x5 Failed to pull image "nowhere": no such image
-        Normal Pulling x7 Pulling image "nowhere"
-        Warning Failed x5 Error: ImagePullBackOff
-        Normal BackOff x5 Back-off pulling image "nowhere"
-    "#]],
+            Normal Scheduled x1 Successfully assigned default/web to node-1
+            Warning Failed x5 Error: ErrImagePull
+            Warning Failed x5 Failed to pull image "nowhere": no such image
+            Normal Pulling x7 Pulling image "nowhere"
+            Normal BackOff x5 Back-off pulling image "nowhere"
+            Warning Failed x5 Error: ImagePullBackOff
+        "#]],
     );
 }
 
