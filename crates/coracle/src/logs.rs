@@ -100,6 +100,28 @@ impl LogStore {
         }
     }
 
+    /// The end of what an instance wrote: whole lines, at most `lines` and `bytes` together, or the end of a longer last one.
+    pub(crate) fn tail(&self, id: &ContainerId, lines: usize, bytes: usize) -> Option<String> {
+        let containers = self.lock();
+        let log = containers.get(&(id.pod.clone(), id.container.clone()))?.get(&id.instance)?;
+        let mut tail = VecDeque::new();
+        let mut left = bytes;
+        for line in log.lines.iter().rev().take(lines) {
+            let text = &line.text;
+            if text.len() > left {
+                if tail.is_empty() {
+                    tail.push_front(text.slice(text.len() - left..));
+                }
+                break;
+            }
+            left -= text.len();
+            tail.push_front(text.clone());
+        }
+        drop(containers);
+        let tail = tail.into_iter().collect::<Vec<_>>().concat();
+        Some(String::from_utf8_lossy(&tail).into_owned()).filter(|tail| !tail.is_empty())
+    }
+
     /// A pod is gone, and its logs with it.
     pub(crate) fn remove_pod(&self, pod: &Uid) {
         self.lock().retain(|(uid, _), _| uid != pod);

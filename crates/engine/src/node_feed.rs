@@ -1,4 +1,5 @@
-//! What a node's agent needs to hear of the cluster: its Node, its pods, and the ConfigMaps and Secrets that these name.
+//! What a node's agent needs to hear of the cluster: its Node, its pods, the ConfigMaps and Secrets that these name,
+//! and all Services and RuntimeClasses.
 //!
 //! A feed serves every node of a process at once. It reads only views, so it lives as well beside a leader as beside a follower;
 //! for a node on another machine the same is a handful of watches.
@@ -6,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coracle_api::resources::{CONFIG_MAPS, NODES, PODS, SECRETS, SERVICES};
+use coracle_api::resources::{CONFIG_MAPS, NODES, PODS, RUNTIME_CLASSES, SECRETS, SERVICES};
 use coracle_api::{GroupResource, Object, ObjectKey, Revision, WatchEvent};
 use coracle_store::{Change, View};
 use serde_json::Value;
@@ -42,8 +43,8 @@ impl NodeFeed {
         if let Some(object) = view.object(&own) {
             news.push((node.to_owned(), WatchEvent::Added(Arc::clone(object))));
         }
-        for service in view.list(&SERVICES, None) {
-            news.push((node.to_owned(), WatchEvent::Added(Arc::clone(service))));
+        for object in view.list(&SERVICES, None).chain(view.list(&RUNTIME_CLASSES, None)) {
+            news.push((node.to_owned(), WatchEvent::Added(Arc::clone(object))));
         }
         let pods: Vec<Arc<Object>> = match view.by_attribute(&PODS, NODE_NAME, node) {
             Some(pods) => pods.cloned().collect(),
@@ -70,7 +71,7 @@ impl NodeFeed {
         if position == view.revision() {
             return (news, false);
         }
-        for resource in [NODES, SERVICES, CONFIG_MAPS, SECRETS, PODS] {
+        for resource in [NODES, SERVICES, RUNTIME_CLASSES, CONFIG_MAPS, SECRETS, PODS] {
             if view.last_change(&resource) <= position {
                 continue;
             }
@@ -99,7 +100,7 @@ impl NodeFeed {
         for (node, interests) in &self.nodes {
             let interested = match resource {
                 resource if *resource == NODES => *node == *key.name,
-                resource if *resource == SERVICES => true,
+                resource if [SERVICES, RUNTIME_CLASSES].contains(resource) => true,
                 _ => interests.counts.contains_key(key),
             };
             if interested {

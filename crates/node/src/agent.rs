@@ -13,7 +13,7 @@ use coracle_base::{Instant, Now, Rng};
 
 use crate::address::AddressPool;
 use crate::context::{Context, Purpose, Shared};
-use crate::node_status::NodeReport;
+use crate::node_status::{self, NodeReport};
 use crate::objects::Objects;
 use crate::runtime::{RuntimeCommand, RuntimeEvent, Usage};
 use crate::{Checkpoint, Heartbeat, Input, NodeConfig, Output, RequestId};
@@ -55,6 +55,7 @@ impl NodeAgent {
         let first_id = rng.below(u64::MAX / 2);
         let shared = Shared {
             addresses: AddressPool::new(config.pod_range),
+            node_labels: node_status::labels(&config),
             config,
             objects,
             pulls: BTreeSet::new(),
@@ -141,7 +142,7 @@ impl NodeAgent {
             self.pods.watch(&object, deleted, &mut context);
             self.something_happened(now);
         } else if *resource == NODES {
-            self.node.watch(&object, deleted, &context);
+            self.node.watch(&object, deleted, &mut context);
         } else if Objects::keeps(resource) {
             self.pods.object_changed(object.key());
             if deleted {

@@ -1,10 +1,12 @@
 //! What a node is: its name, size, address range and versions. Given once, when the agent is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::RuntimeFeature;
 
 /// How much a node has to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,12 @@ pub struct NodeConfig {
     pub machine_id: String,
     /// `nodeInfo.bootID`: another one each time the agent starts.
     pub boot_id: String,
+    /// What the runtime can give to containers beyond running them; [`RuntimeFeature`] tells what is refused without.
+    pub features: BTreeSet<RuntimeFeature>,
+    /// The handlers of RuntimeClasses whose pods the runtime runs; `None`: any. A pod without a class always runs.
+    pub runtime_handlers: Option<BTreeSet<String>>,
+    /// The domain of the cluster's names, as in `web.default.svc.cluster.local`.
+    pub cluster_domain: String,
     /// The longest wait of a crash loop (`crashLoopBackOff.maxContainerRestartPeriod`), 1 s to 300 s.
     pub crash_loop_max: Duration,
 }
@@ -81,6 +89,9 @@ impl NodeConfig {
             container_runtime_version: "wasmtime://48".into(),
             machine_id: String::new(),
             boot_id: String::new(),
+            features: BTreeSet::new(),
+            runtime_handlers: Some(["wasm", "wasmtime"].map(str::to_owned).into()),
+            cluster_domain: "cluster.local".into(),
             crash_loop_max: Duration::from_mins(5),
         }
     }

@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use coracle_base::{Backoff, Instant, Timestamp};
 use k8s_openapi::api::core::v1::Container as ContainerSpecView;
+use serde_json::Value;
 
 use crate::context::Context;
 use crate::downward::Downward;
 use crate::env::Environment;
+use crate::feature;
 use crate::pod_spec::{PodView, Role, limits};
 use crate::probe::{ProbeKind, Prober, Verdict};
 use crate::reasons;
-use crate::restart::{CrashLoop, RestartPolicy, Termination, go_duration};
+use crate::restart::{CrashLoop, RestartPolicy, RestartRules, Termination, go_duration};
 use crate::runtime::{ContainerError, ContainerId, ContainerSpec, Exit, Mount, ProbeId, ProbeResult, RuntimeCommand};
 use crate::{ContainerCheckpoint, EventType};
 
@@ -117,7 +119,7 @@ pub(crate) struct Container {
     pub(crate) started: bool,
     /// `ready`.
     pub(crate) ready: bool,
-    policy: RestartPolicy,
+    restart_rules: RestartRules,
     finished: Instant,
     began: Instant,
     pull_backoff: Backoff,
@@ -131,7 +133,9 @@ pub(crate) struct Container {
 impl Container {
     /// A container that has not begun.
     pub(crate) fn new(role: Role, spec: &ContainerSpecView, pod: &PodView, crash_loop_max: Duration) -> Self {
-        let policy = match (role, pod.restart_policy()) {
+        let own = spec_value(pod, role, &spec.name);
+        let named = own["restartPolicy"].as_str().map(|policy| RestartPolicy::parse(Some(policy)));
+        let policy = match (role, named.unwrap_or_else(|| pod.restart_policy())) {
             (Role::Sidecar, _) => RestartPolicy::Always,
             (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
             (_, policy) => policy,
@@ -148,7 +152,7 @@ impl Container {
             image_id: String::new(),
             started: false,
             ready: false,
-            policy,
+            restart_rules: RestartRules::of(own, policy),
             finished: Instant::ZERO,
             began: Instant::ZERO,
             pull_backoff: Backoff::new(RETRY_INITIAL, RETRY_MAX),
@@ -275,6 +279,7 @@ impl Container {
         context: &Context<'_>,
     ) -> Result<ContainerSpec, String> {
         let shared = &*context.shared;
+        feature::check(&pod.value["spec"], list_of(self.role), self.name(), &shared.config.features)?;
         let downward = Downward { pod, config: &shared.config, address: Some(address) };
         let environment = Environment::resolve(&self.spec, &shared.objects, downward)?;
         let expand_all = |texts: &Option<Vec<String>>| -> Vec<String> {
@@ -400,6 +405,9 @@ impl Container {
             (None, 0) => reasons::COMPLETED.into(),
             (None, _) => reasons::ERROR.into(),
         };
+        let falls_back = self.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let message = exit.message.filter(|message| !message.is_empty());
+        let message = message.or_else(|| exit.log_tail.filter(|tail| falls_back && exit.code != 0 && !tail.is_empty()));
         if let Some(before) = self.terminated.take() {
             self.last = Some(before);
         }
@@ -408,7 +416,7 @@ impl Container {
             exit_code: exit.code,
             signal: exit.signal,
             reason,
-            message: exit.message.filter(|message| !message.is_empty()),
+            message,
             started_at: self.running_since.take(),
             finished_at: context.now.wall,
         });
@@ -429,8 +437,7 @@ impl Container {
         let restarts = match stopped {
             Some(StopReason::PodEnds) => false,
             Some(StopReason::Changed) => true,
-            Some(StopReason::Unhealthy) => self.policy != RestartPolicy::Never,
-            Some(StopReason::HookFailed) | None => self.policy.restarts(code),
+            stopped => self.restart_rules.restarts(code, stopped == Some(StopReason::Unhealthy)),
         };
         if !restarts {
             self.waiting = None;
@@ -491,10 +498,23 @@ impl Container {
         reason: &'static str,
         message: String,
     ) {
-        let list = if self.role == Role::Main { "containers" } else { "initContainers" };
-        let field_path = format!("spec.{list}{{{}}}", self.name());
+        let field_path = format!("spec.{}{{{}}}", list_of(self.role), self.name());
         context.event(pod, Some(field_path), event_type, reason, message);
     }
+}
+
+/// The list of a pod's spec that containers of a role are in.
+const fn list_of(role: Role) -> &'static str {
+    match role {
+        Role::Main => "containers",
+        Role::Init | Role::Sidecar => "initContainers",
+    }
+}
+
+/// A container as its pod's JSON has it: fields that are newer than the types are there too.
+fn spec_value<'a>(pod: &'a PodView, role: Role, name: &str) -> &'a Value {
+    let containers = pod.value["spec"][list_of(role)].as_array().map(Vec::as_slice).unwrap_or_default();
+    containers.iter().find(|container| container["name"] == *name).unwrap_or(&Value::Null)
 }
 
 /// How a container that nobody saw end is shown.

@@ -25,6 +25,8 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
+    /// The Node's labels, as the API server has them; those of the configuration until it told.
+    pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) objects: Objects,
     pub(crate) addresses: AddressPool,
     /// Pulls without an answer: bounded by the containers that wait for them.

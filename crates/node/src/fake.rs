@@ -38,7 +38,7 @@ impl Script {
 
     /// Ends with `code` so long after each start.
     pub fn exits(after: Duration, code: i32) -> Self {
-        let exit = Exit { code, signal: None, reason: None, message: None };
+        let exit = Exit { code, signal: None, reason: None, message: None, log_tail: None };
         Self { exit: Some((after, exit)), ..Self::runs() }
     }
 
@@ -207,7 +207,10 @@ fn at_once(event: RuntimeEvent) -> Vec<(Duration, RuntimeEvent)> {
 }
 
 fn exited(id: &ContainerId, code: i32, signal: Option<i32>) -> RuntimeEvent {
-    RuntimeEvent::ContainerExited { id: id.clone(), exit: Exit { code, signal, reason: None, message: None } }
+    RuntimeEvent::ContainerExited {
+        id: id.clone(),
+        exit: Exit { code, signal, reason: None, message: None, log_tail: None },
+    }
 }
 
 fn image_info(image: &str) -> ImageInfo {

@@ -8,6 +8,7 @@
 pub mod runtime;
 
 mod address;
+mod admission;
 mod agent;
 mod checkpoint;
 mod config;
@@ -16,6 +17,7 @@ mod context;
 mod downward;
 mod env;
 pub mod fake;
+mod feature;
 mod input;
 mod node_status;
 mod objects;
@@ -31,6 +33,7 @@ mod volume;
 pub use agent::NodeAgent;
 pub use checkpoint::{Checkpoint, ContainerCheckpoint, ObjectCheckpoint, PodCheckpoint};
 pub use config::{Capacity, NodeConfig};
+pub use feature::RuntimeFeature;
 pub use input::{Input, RequestId};
 pub use output::{EventRecord, EventType, Heartbeat, Output};
 pub use restart::Termination;

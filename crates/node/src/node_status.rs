@@ -157,7 +157,7 @@ impl NodeReport {
     }
 
     /// The Node changed in the API.
-    pub(crate) fn watch(&mut self, node: &Object, deleted: bool, context: &Context<'_>) {
+    pub(crate) fn watch(&mut self, node: &Object, deleted: bool, context: &mut Context<'_>) {
         if *node.key().name != *context.shared.config.name || node.revision() < self.revision {
             return;
         }
@@ -167,6 +167,7 @@ impl NodeReport {
             self.acknowledged = None;
             self.observed.clear();
         } else {
+            context.shared.node_labels.clone_from(&node.metadata().labels);
             self.observe(&node.value(None));
         }
     }
@@ -237,12 +238,17 @@ fn event(context: &mut Context<'_>, reason: &'static str, message: String) {
     }));
 }
 
-fn metadata(config: &NodeConfig) -> Value {
+/// The labels that a node registers with.
+pub(crate) fn labels(config: &NodeConfig) -> BTreeMap<String, String> {
     let mut labels = config.labels.clone();
     labels.insert("kubernetes.io/hostname".into(), config.name.clone());
     labels.insert("kubernetes.io/arch".into(), config.architecture.clone());
     labels.insert("kubernetes.io/os".into(), config.operating_system.clone());
-    let mut metadata = json!({"name": config.name, "labels": labels});
+    labels
+}
+
+fn metadata(config: &NodeConfig) -> Value {
+    let mut metadata = json!({"name": config.name, "labels": labels(config)});
     if !config.annotations.is_empty() {
         metadata["annotations"] = json!(config.annotations);
     }

@@ -1,11 +1,11 @@
-//! The ConfigMaps, Secrets and Services that the API server told of.
+//! The ConfigMaps, Secrets, Services and RuntimeClasses that the API server told of.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use bytes::Bytes;
-use coracle_api::resources::{CONFIG_MAPS, SECRETS, SERVICES};
+use coracle_api::resources::{CONFIG_MAPS, RUNTIME_CLASSES, SECRETS, SERVICES};
 use coracle_api::{Attributes, GroupResource, Object, ObjectKey, Revision};
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ pub(crate) type Data = BTreeMap<String, Bytes>;
 impl Objects {
     /// Whether objects of a resource are kept here.
     pub(crate) fn keeps(resource: &GroupResource) -> bool {
-        [CONFIG_MAPS, SECRETS, SERVICES].contains(resource)
+        [CONFIG_MAPS, RUNTIME_CLASSES, SECRETS, SERVICES].contains(resource)
     }
 
     /// Takes an object, unless a newer state of it is known.
@@ -50,6 +50,12 @@ impl Objects {
     pub(crate) fn secret(&self, namespace: &str, name: &str) -> Option<Data> {
         let object = self.by_key.get(&ObjectKey::new(SECRETS, namespace, name))?.value(None);
         Some(entries(&object["data"]).filter_map(|(k, v)| Some((k, decode(v)?))).collect())
+    }
+
+    /// The handler of a RuntimeClass.
+    pub(crate) fn runtime_handler(&self, class: &str) -> Option<String> {
+        let object = self.by_key.get(&ObjectKey::new(RUNTIME_CLASSES, "", class))?.value(None);
+        object["handler"].as_str().map(str::to_owned)
     }
 
     /// One Service.

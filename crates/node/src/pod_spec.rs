@@ -15,6 +15,10 @@ use crate::runtime::Limits;
 /// `terminationGracePeriodSeconds` where a pod names none.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
+/// What Linux lets a hostname be, and what DNS lets a label be.
+const FQDN_MAX: usize = 64;
+const HOSTNAME_MAX: usize = 63;
+
 /// What a container is in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -74,8 +78,38 @@ impl PodView {
         self.spec.service_account_name.as_deref().unwrap_or("default")
     }
 
-    pub(crate) fn hostname(&self) -> &str {
-        self.spec.hostname.as_deref().unwrap_or(self.name())
+    /// The name that the pod's containers see as their host's.
+    ///
+    /// # Errors
+    ///
+    /// With `setHostnameAsFQDN`, when the whole name is longer than Linux lets a hostname be.
+    pub(crate) fn hostname(&self, cluster_domain: &str) -> Result<String, String> {
+        let spec = &self.value["spec"];
+        if let Some(name) = spec["hostnameOverride"].as_str().filter(|name| !name.is_empty()) {
+            return Ok(name.to_owned());
+        }
+        let name = self.spec.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(self.name());
+        let short = name.char_indices().nth(HOSTNAME_MAX).map_or(name, |(end, _)| &name[..end]);
+        let short = short.trim_end_matches(['-', '.']);
+        let subdomain = self.spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty());
+        let (Some(subdomain), Some(true)) = (subdomain, self.spec.set_hostname_as_fqdn) else {
+            return Ok(short.to_owned());
+        };
+        let full = format!("{short}.{subdomain}.{}.svc.{cluster_domain}", self.namespace());
+        if full.len() > FQDN_MAX {
+            let length = full.len();
+            return Err(format!(
+                "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long \
+                 ({FQDN_MAX} characters is the max, {length} characters requested)"
+            ));
+        }
+        Ok(full)
+    }
+
+    /// What the pod's RuntimeClass and annotations ask to run it: the class by name, and the handler of crun's annotation.
+    pub(crate) fn runtime(&self) -> (Option<&str>, Option<&str>) {
+        let class = self.spec.runtime_class_name.as_deref().filter(|class| !class.is_empty());
+        (class, self.value["metadata"]["annotations"]["run.oci.handler"].as_str())
     }
 
     pub(crate) fn restart_policy(&self) -> RestartPolicy {

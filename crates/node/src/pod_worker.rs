@@ -13,6 +13,7 @@ use std::time::Duration;
 use coracle_api::ObjectKey;
 use coracle_base::{Instant, Timestamp};
 
+use crate::admission::Rejection;
 use crate::container::{Container, Step as ContainerStep, StopReason, from_status};
 use crate::context::Context;
 use crate::pod_spec::{PodView, Role, seconds};
@@ -44,6 +45,17 @@ enum Step {
     Ended,
 }
 
+/// Why the node ended a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// `status.reason`.
+    pub(crate) reason: &'static str,
+    /// `status.message`.
+    pub(crate) message: String,
+    /// Whether it was never taken: then there is nothing to say of its containers.
+    pub(crate) rejected: bool,
+}
+
 /// One pod.
 #[derive(Debug)]
 pub(crate) struct PodWorker {
@@ -61,7 +73,7 @@ pub(crate) struct PodWorker {
     initialized: bool,
     started_at: Timestamp,
     /// `status.reason` and `message`, where the node ended it.
-    verdict: Option<(&'static str, &'static str)>,
+    verdict: Option<Verdict>,
     /// The API server wants it gone.
     deleting: bool,
     /// The API server does not have it any more.
@@ -111,6 +123,27 @@ impl PodWorker {
         }
         worker.note_deletion(context);
         worker
+    }
+
+    /// Refuses a pod that the node has no place for: it fails without ever beginning.
+    pub(crate) fn reject(&mut self, rejection: Rejection, context: &mut Context<'_>) {
+        let Rejection { reason, message } = rejection;
+        let told = format!("Pod was rejected: {message}");
+        context.event(&self.pod, None, EventType::Warning, reason, message);
+        self.verdict = Some(Verdict { reason, message: told, rejected: true });
+        self.step = Step::Ended;
+        self.sandbox = Sandbox::Removed;
+    }
+
+    /// Whether it is new here, so that the node may still refuse it.
+    pub(crate) fn is_new(&self) -> bool {
+        let begun = self.pod.value["status"]["startTime"].is_string();
+        !begun && !self.deleting && self.step == Step::Preparing && self.sandbox == Sandbox::None
+    }
+
+    /// Whether it takes up room on the node.
+    pub(crate) fn counts(&self) -> bool {
+        !self.gone && self.step != Step::Ended
     }
 
     fn restore(
@@ -351,7 +384,8 @@ impl PodWorker {
         let over = self.active_deadline().is_some_and(|deadline| deadline <= context.now.wall);
         if over && matches!(self.step, Step::Preparing | Step::Running) {
             let message = "Pod was active on the node longer than the specified deadline";
-            self.verdict = Some((reasons::DEADLINE_EXCEEDED, message));
+            self.verdict =
+                Some(Verdict { reason: reasons::DEADLINE_EXCEEDED, message: message.into(), rejected: false });
             context.event(&self.pod, None, EventType::Normal, reasons::DEADLINE_EXCEEDED, message.into());
             self.begin_stop(self.pod.grace(), context);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use coracle_base::{Instant, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The first wait of a crash loop. The first restart of all does not wait.
 const CRASH_LOOP_INITIAL: Duration = Duration::from_secs(10);
@@ -111,6 +112,35 @@ impl RestartPolicy {
     }
 }
 
+/// When one container starts again: its own policy or its pod's, and rules on exit codes that come before it.
+#[derive(Clone, Debug)]
+pub(crate) struct RestartRules {
+    policy: RestartPolicy,
+    /// Exit codes on which it starts again whatever the policy says, each with whether these are all others instead.
+    rules: Vec<(bool, Vec<i64>)>,
+}
+
+impl RestartRules {
+    /// The rules of a container (as JSON) whose policy is `policy` where it has none of its own.
+    pub(crate) fn of(container: &Value, policy: RestartPolicy) -> Self {
+        let items = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
+        let rules = items(&container["restartPolicyRules"]).into_iter().filter(|rule| rule["action"] == "Restart");
+        let rules = rules.map(|rule| {
+            let codes = &rule["exitCodes"];
+            (codes["operator"] == "NotIn", items(&codes["values"]).iter().filter_map(Value::as_i64).collect())
+        });
+        Self { policy, rules: rules.collect() }
+    }
+
+    /// Whether a container that ended with this code starts again; `unhealthy`: because a probe failed.
+    pub(crate) fn restarts(&self, exit_code: i32, unhealthy: bool) -> bool {
+        let code = i64::from(exit_code);
+        self.rules.iter().any(|(others, codes)| codes.contains(&code) != *others)
+            || self.policy.restarts(exit_code)
+            || unhealthy && self.policy != RestartPolicy::Never
+    }
+}
+
 /// A duration as Go prints it: `10s`, `1m20s`, `5m0s`, `1.5s`, `250ms`.
 pub(crate) fn go_duration(duration: Duration) -> String {
     let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
@@ -156,6 +186,18 @@ mod tests {
         assert_eq!(crash_loop.wait(finished), None);
         crash_loop.charge(finished, finished);
         assert_eq!(crash_loop.wait(finished).unwrap().1.as_secs(), 10);
+    }
+
+    #[test]
+    fn rules_on_exit_codes_come_before_the_policy() {
+        let container = serde_json::json!({"restartPolicyRules": [
+            {"action": "Restart", "exitCodes": {"operator": "In", "values": [42, 43]}}]});
+        let rules = RestartRules::of(&container, RestartPolicy::Never);
+        assert!(rules.restarts(42, false) && !rules.restarts(1, false) && !rules.restarts(137, true));
+        let others = serde_json::json!({"restartPolicyRules": [
+            {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 3]}}]});
+        let rules = RestartRules::of(&others, RestartPolicy::Never);
+        assert!(rules.restarts(1, false) && !rules.restarts(3, false) && !rules.restarts(0, false));
     }
 
     #[test]

@@ -298,7 +298,16 @@ pub struct Exit {
     pub reason: Option<String>,
     /// What it left at its termination message path, or what a trap said; at most 4,096 bytes.
     pub message: Option<String>,
+    /// The end of what it printed, at most [`LOG_TAIL_BYTES`] and [`LOG_TAIL_LINES`]. A runtime leaves it empty: who keeps the
+    /// logs fills it in, and the agent uses it where `terminationMessagePolicy` asks for it.
+    #[serde(default)]
+    pub log_tail: Option<String>,
 }
+
+/// How much of a log a termination message holds at most, as in Kubernetes.
+pub const LOG_TAIL_BYTES: usize = 2048;
+/// How many lines of it.
+pub const LOG_TAIL_LINES: usize = 80;
 
 /// A container that a runtime found from before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

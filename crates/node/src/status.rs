@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::NodeConfig;
 use crate::container::{Container, Step};
 use crate::pod_spec::{PodView, Role};
+use crate::pod_worker::Verdict;
 use crate::reasons;
 use crate::restart::Termination;
 
@@ -40,7 +41,7 @@ pub(crate) struct StatusParts<'a> {
     /// Whether nothing of it runs or will run again.
     pub(crate) ended: bool,
     /// `status.reason` and `status.message`, where the node ended the pod.
-    pub(crate) verdict: Option<(&'static str, &'static str)>,
+    pub(crate) verdict: Option<&'a Verdict>,
 }
 
 impl StatusParts<'_> {
@@ -69,6 +70,9 @@ impl StatusParts<'_> {
 
     /// The status. `conditions` is the one before on entry and this one on return: only what changes gets a new time.
     pub(crate) fn build(&self, conditions: &mut Vec<Condition>, now: Timestamp) -> Value {
+        if let Some(verdict) = self.verdict.filter(|verdict| verdict.rejected) {
+            return self.rejected(verdict);
+        }
         let phase = self.phase();
         self.update_conditions(phase, conditions, now);
         let generation = self.pod.metadata.generation;
@@ -86,9 +90,9 @@ impl StatusParts<'_> {
         if generation > 0 {
             set("observedGeneration", json!(generation));
         }
-        if let Some((reason, message)) = self.verdict {
-            set("reason", json!(reason));
-            set("message", json!(message));
+        if let Some(verdict) = self.verdict {
+            set("reason", json!(verdict.reason));
+            set("message", json!(verdict.message));
         }
         set("conditions", conditions.iter().map(|condition| condition.value(generation)).collect());
         let list = |init: bool| -> Vec<Value> {
@@ -101,6 +105,21 @@ impl StatusParts<'_> {
             set("initContainerStatuses", json!(init));
         }
         Value::Object(status)
+    }
+
+    /// The status of a pod that was never taken.
+    fn rejected(&self, verdict: &Verdict) -> Value {
+        let mut status = json!({
+            "phase": "Failed",
+            "reason": verdict.reason,
+            "message": verdict.message,
+            "qosClass": self.pod.qos_class(),
+            "startTime": self.started_at.rfc3339(),
+        });
+        if self.pod.metadata.generation > 0 {
+            status["observedGeneration"] = json!(self.pod.metadata.generation);
+        }
+        status
     }
 
     fn update_conditions(&self, phase: &str, conditions: &mut Vec<Condition>, now: Timestamp) {

@@ -69,7 +69,7 @@ pub(crate) fn terminated() -> Exit {
 }
 
 pub(crate) fn code(code: i32) -> Exit {
-    Exit { code, signal: None, reason: None, message: None }
+    Exit { code, signal: None, reason: None, message: None, log_tail: None }
 }
 
 /// An end that the runtime brought about, with its own reason.

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use coracle_api::Uid;
-use coracle_node::runtime::{Connecting, ContainerId, Destination, LogStream, OpenError, RuntimeEvent, RuntimeHost};
+use coracle_node::runtime::{
+    Connecting, ContainerId, Destination, LOG_TAIL_BYTES, LOG_TAIL_LINES, LogStream, OpenError, RuntimeEvent,
+    RuntimeHost,
+};
 use tokio::sync::mpsc;
 
 use super::News;
@@ -28,9 +31,14 @@ impl Host {
 }
 
 impl RuntimeHost for Host {
-    fn event(&self, event: RuntimeEvent) {
-        match &event {
-            RuntimeEvent::ContainerExited { id, exit } => self.logs.ended(id, exit.code != 0),
+    fn event(&self, mut event: RuntimeEvent) {
+        match &mut event {
+            RuntimeEvent::ContainerExited { id, exit } => {
+                self.logs.ended(id, exit.code != 0);
+                if exit.message.is_none() && exit.code != 0 {
+                    exit.log_tail = self.logs.tail(id, LOG_TAIL_LINES, LOG_TAIL_BYTES);
+                }
+            }
             RuntimeEvent::SandboxRemoved { pod } => self.logs.remove_pod(pod),
             _ => {}
         }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_api::resources::SERVICES;
+use coracle_api::resources::{RUNTIME_CLASSES, SERVICES};
 use coracle_api::{Object, ObjectKey, Response, Uid};
 use coracle_base::{DelayQueue, Instant, Now};
 
+use crate::admission;
 use crate::context::Context;
 use crate::objects::Objects;
 use crate::pod_spec::PodView;
@@ -159,9 +160,20 @@ impl Pods {
         if !self.synced {
             return;
         }
-        for (uid, pod) in std::mem::take(&mut self.arrived) {
+        let mut arrived: Vec<_> = std::mem::take(&mut self.arrived).into_iter().collect();
+        // Who came first has the place.
+        arrived.sort_by(|(a, x), (b, y)| (x.metadata.creation_timestamp, a).cmp(&(y.metadata.creation_timestamp, b)));
+        for (uid, pod) in arrived {
             self.touched.insert(uid.clone());
-            self.workers.insert(uid, PodWorker::new(pod, None, existing, context));
+            let mut worker = PodWorker::new(pod, None, existing, context);
+            if worker.is_new() {
+                let others = self.workers.values().filter(|worker| worker.counts()).map(PodWorker::pod);
+                let shared = &*context.shared;
+                if let Err(rejection) = admission::check(worker.pod(), others, &shared.config, &shared.node_labels) {
+                    worker.reject(rejection, context);
+                }
+            }
+            self.workers.insert(uid, worker);
         }
         if !std::mem::replace(&mut self.compared, true) {
             self.find_leftovers(context);
@@ -267,8 +279,9 @@ impl Pods {
 
     /// What to keep.
     pub(super) fn checkpoint(&self, now: Now, objects: &Objects) -> Checkpoint {
-        let wanted =
-            |key: &ObjectKey| key.resource == SERVICES || self.workers.values().any(|worker| worker.reads(key));
+        let wanted = |key: &ObjectKey| {
+            [RUNTIME_CLASSES, SERVICES].contains(&key.resource) || self.workers.values().any(|worker| worker.reads(key))
+        };
         Checkpoint {
             pods: self.workers.values().filter_map(|worker| worker.checkpoint(now)).collect(),
             objects: objects.checkpoint(wanted),

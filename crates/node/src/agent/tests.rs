@@ -6,6 +6,7 @@ mod containers;
 mod ending;
 mod harness;
 mod order_and_probes;
+mod refusals;
 
 use std::time::Duration;
 

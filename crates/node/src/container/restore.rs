@@ -63,7 +63,7 @@ impl Container {
             (_, None) => {
                 let end = lost(instance, kept.running_since, NOT_FOUND, now.wall);
                 self.finished = now.mono;
-                self.step = if self.policy.restarts(end.exit_code) { Step::Idle } else { Step::Ended };
+                self.step = if self.restart_rules.restarts(end.exit_code, false) { Step::Idle } else { Step::Ended };
                 self.terminated = Some(end);
             }
             (_, Some(end)) => self.restore_ended(end, pod, now),
@@ -73,7 +73,7 @@ impl Container {
     fn restore_ended(&mut self, end: Termination, pod: &PodView, now: Now) {
         let finished_at = end.finished_at;
         self.finished = mono_of(finished_at, now);
-        let restarts = self.policy.restarts(end.exit_code);
+        let restarts = self.restart_rules.restarts(end.exit_code, false);
         self.terminated = Some(end);
         if !restarts {
             self.step = Step::Ended;

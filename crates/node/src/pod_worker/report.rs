@@ -109,7 +109,7 @@ impl PodWorker {
             sandboxed: self.sandbox == Sandbox::Ready,
             initialized: self.initialized,
             ended: self.step == Step::Ended,
-            verdict: self.verdict,
+            verdict: self.verdict.as_ref(),
         }
     }
 

@@ -79,6 +79,13 @@ impl PodWorker {
         if !due {
             return;
         }
+        let hostname = match self.check_runtime(context).and_then(|()| {
+            let domain = &context.shared.config.cluster_domain;
+            self.pod.hostname(domain)
+        }) {
+            Ok(hostname) => hostname,
+            Err(why) => return self.sandbox_failed(&why, context),
+        };
         if !self.holds_address {
             let Some(address) = context.shared.addresses.take() else {
                 return self.sandbox_failed("the node has no free pod address", context);
@@ -91,10 +98,28 @@ impl PodWorker {
             pod: self.pod.uid.clone(),
             namespace: self.pod.namespace().into(),
             name: self.pod.name().into(),
-            hostname: self.pod.hostname().into(),
+            hostname,
             address,
             service_account: self.pod.service_account().into(),
         }));
+    }
+
+    /// Whether the node runs pods of the pod's RuntimeClass.
+    fn check_runtime(&self, context: &Context<'_>) -> Result<(), String> {
+        let (class, annotation) = self.pod.runtime();
+        let of_class = match class {
+            Some(class) => {
+                let handler = context.shared.objects.runtime_handler(class);
+                Some(handler.ok_or_else(|| format!("RuntimeClass {class:?} not found"))?)
+            }
+            None => None,
+        };
+        let handlers = &context.shared.config.runtime_handlers;
+        let has = |handler: &str| handlers.as_ref().is_none_or(|handlers| handlers.contains(handler));
+        let unknown = of_class.as_deref().into_iter().chain(annotation).find(|handler| !has(handler));
+        unknown.map_or(Ok(()), |handler| {
+            Err(format!("failed to get sandbox runtime: no runtime for {handler:?} is configured"))
+        })
     }
 
     /// The sandbox is there, or why not.

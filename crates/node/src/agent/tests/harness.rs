@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_api::resources::{CONFIG_MAPS, NODES, PODS};
-use coracle_api::{Attributes, Body, Method, Object, ObjectKey, Request, Response, Revision, WatchEvent};
+use coracle_api::{
+    Attributes, Body, GroupResource, Method, Object, ObjectKey, Request, Response, Revision, WatchEvent,
+};
 use coracle_base::{Instant, Now, Rng, Timestamp};
 use expect_test::Expect;
 use serde_json::{Value, json};
@@ -144,6 +146,11 @@ impl Harness {
     pub(super) fn config_map(&mut self, name: &str, data: Value) {
         let value = json!({"metadata": {"name": name, "namespace": "default"}, "data": data});
         self.store(ObjectKey::new(CONFIG_MAPS, "default", name), value);
+    }
+
+    pub(super) fn cluster_object(&mut self, resource: GroupResource, name: &str, mut value: Value) {
+        value["metadata"] = json!({"name": name});
+        self.store(ObjectKey::new(resource, "", name), value);
     }
 
     /// A client deletes a pod.
