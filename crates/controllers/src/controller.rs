@@ -236,4 +236,7 @@ pub trait Controller: fmt::Debug + Send {
 
     /// A node's agent was heard of. Only node lifecycle listens.
     fn heartbeat(&mut self, _node: &str, _now: Now) {}
+
+    /// The machine slept, or its clock was set: what it did not hear meanwhile counts as not missed.
+    fn clock_jumped(&mut self, _now: Now) {}
 }

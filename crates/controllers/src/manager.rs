@@ -87,6 +87,14 @@ impl Manager {
         }
     }
 
+    /// The machine slept, or its clock was set: everything is reconciled anew, with deadlines from what is stored.
+    pub fn clock_jumped(&mut self, view: &View, now: Now) {
+        for controller in &mut self.controllers {
+            controller.clock_jumped(now);
+        }
+        self.resync(view);
+    }
+
     /// A node's agent was heard of.
     pub fn heartbeat(&mut self, node: &str, now: Now) {
         for controller in &mut self.controllers {

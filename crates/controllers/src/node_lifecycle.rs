@@ -1,7 +1,8 @@
 //! Nodes that fall silent, and what a node's conditions mean for the pods on it.
 //!
 //! Heartbeats are not objects: the engine calls [`Controller::heartbeat`], and only a transition is written. Who leads has heard
-//! of nobody at first, so every node gets a whole grace period from then. A node that is heard of again reports its own
+//! of nobody at first, so every node gets a whole grace period from then, and again
+//! after the clock jumped. A node that is heard of again reports its own
 //! conditions; this controller never writes that one is ready.
 
 use std::collections::BTreeMap;
@@ -68,6 +69,11 @@ impl Controller for NodeLifecycleController {
         if let Some(heard) = self.heard.get_mut(node) {
             *heard = now.mono;
         }
+    }
+
+    fn clock_jumped(&mut self, now: Now) {
+        self.heard.values_mut().for_each(|heard| *heard = now.mono);
+        self.next_eviction = self.next_eviction.max(now.mono + EVICTION_INTERVAL);
     }
 
     fn reconcile(&mut self, context: Context<'_>, key: &ObjectKey) -> Outcome {

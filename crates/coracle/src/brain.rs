@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_api::Response;
-use coracle_engine::{ActionId, ControlPlane, Input, Output, ProposalId};
+use coracle_base::Now;
+use coracle_engine::{ActionId, ControlPlane, Input, Output, ProposalId, clock_jumped};
 use coracle_raft::PersistId;
 use coracle_store::{Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -55,6 +56,8 @@ pub(crate) struct Brain {
     pub(crate) requests: tokio::runtime::Handle,
     pub(crate) waiting: BTreeMap<ProposalId, oneshot::Sender<Settled>>,
     pub(crate) next_proposal: u64,
+    /// The time of the last step, to notice when the clocks drift apart.
+    pub(crate) last_step: Now,
 }
 
 impl std::fmt::Debug for Brain {
@@ -126,6 +129,12 @@ impl Brain {
 
     fn step(&mut self, input: Input) {
         let mut inputs = vec![input];
+        let now = self.clock.now();
+        if clock_jumped(self.last_step, now) {
+            tracing::info!("the machine slept, or its clock was set");
+            inputs.push(Input::ClockJumped);
+        }
+        self.last_step = now;
         while let Some(input) = inputs.pop() {
             let outputs = self.plane.step(self.clock.now(), input);
             self.publish();

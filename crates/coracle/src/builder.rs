@@ -221,6 +221,7 @@ impl ClusterBuilder {
             requests: tokio::runtime::Handle::current(),
             waiting: BTreeMap::new(),
             next_proposal: 0,
+            last_step: clock.now(),
         };
         let brain = self.place(brain)?;
         let credentials = Credentials { authority: authority.certificate.clone(), token, address };

@@ -143,6 +143,11 @@ impl ControlPlane {
                     leader.heartbeat(&node, now);
                 }
             }
+            Input::ClockJumped => {
+                if let Some(leader) = &mut self.leader {
+                    leader.clock_jumped(&self.view, now);
+                }
+            }
             Input::SnapshotSaved { index, term } => {
                 self.snapshotting = false;
                 self.step_raft(now, raft::Input::SnapshotSaved { index, term }, &mut out);

@@ -129,6 +129,12 @@ impl Leader {
         self.manager.heartbeat(node, now);
     }
 
+    /// The clocks drifted apart: everything is looked at anew, so that deadlines are computed from what is stored.
+    pub(crate) fn clock_jumped(&mut self, view: &View, now: Now) {
+        self.manager.clock_jumped(view, now);
+        self.more = true;
+    }
+
     /// A request came to its end.
     pub(crate) fn answered(&mut self, id: ActionId, response: &Response, now: Now) {
         match self.awaited.remove(&id) {

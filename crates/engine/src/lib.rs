@@ -13,6 +13,6 @@ mod output;
 
 pub use action::ActionId;
 pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, SNAPSHOT_AFTER_BYTES, default_controllers};
-pub use input::{Input, ProposalId};
+pub use input::{CLOCK_DRIFT_MAX, Input, ProposalId, clock_jumped};
 pub use node_feed::NodeFeed;
 pub use output::{Output, Settled};

@@ -40,6 +40,21 @@ fn a_silent_node_is_unknown_after_its_grace_and_not_before() {
 }
 
 #[test]
+fn after_the_machine_slept_every_node_gets_a_whole_grace() {
+    let mut h = harness("node/a Ready=True\nnode/b Ready=True");
+    h.settle();
+    beat(&mut h, &["a", "b"], 40);
+    h.world.now = h.world.now.after(Duration::from_secs(3600));
+    let (view, now) = (h.world.view(), h.world.now);
+    h.manager.clock_jumped(&view, now);
+    h.advance(Duration::from_secs(49));
+    assert_eq!(h.world.field("node/a", "status.conditions").matches("Unknown").count(), 0);
+    assert_eq!(taints(&h, "node/a"), "");
+    h.advance(Duration::from_secs(2));
+    assert!(h.world.conditions("node/a").contains("Ready=Unknown NodeStatusUnknown"));
+}
+
+#[test]
 fn a_node_that_reports_again_loses_its_taints() {
     let mut h = harness("node/a Ready=False\nnode/b Ready=True");
     h.settle();
