@@ -9,6 +9,7 @@ pub mod apply;
 mod canonical;
 pub mod decode;
 pub mod events;
+mod fields;
 mod go_json;
 mod key;
 mod metadata;
@@ -26,6 +27,7 @@ mod status;
 pub mod yaml;
 
 pub use canonical::{canonical_json, write_canonical_json};
+pub use fields::Fields;
 pub use key::{GroupResource, GroupVersion, Gvk, ObjectKey, Revision, Uid};
 pub use metadata::{Metadata, OwnerReference};
 pub use object::{Attributes, DecodeError, Object, WatchEvent};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
-use crate::{Gvk, Metadata, ObjectKey, Revision, canonical_json};
+use crate::{Fields, Gvk, Metadata, ObjectKey, Revision, canonical_json};
 
 /// The values of an object's selectable fields beyond name and namespace (`spec.nodeName`, `status.phase`, ...):
 /// worked out by who prepares a write, so that the store needs no schema.
@@ -125,6 +125,11 @@ impl Object {
             map.insert("apiVersion".into(), Value::String(gvk.api_version()));
         }
         value
+    }
+
+    /// Some fields of the object as it is stored: without `kind`, `apiVersion` and `resourceVersion`.
+    pub fn fields(&self, fields: Fields) -> Value {
+        fields.read(&self.body).expect("a stored body is JSON")
     }
 
     /// The object as a typed, read-only view, with its `resourceVersion`.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use coracle_api::{Attributes, Cause, Request, Status};
+use coracle_api::{Attributes, Cause, Fields, Request, Status};
 use coracle_base::{Now, Rng};
 use coracle_store::{Settlement, View};
 use serde_json::Value;
@@ -132,6 +132,11 @@ pub trait Strategy: fmt::Debug + Send + Sync {
 
     /// The columns of its Table.
     fn columns(&self) -> &'static [Column];
+
+    /// What [`Self::row`] looks at: a Table of many objects reads no more.
+    fn row_fields(&self) -> Fields {
+        Fields::Except(&[("metadata", Fields::Except(&[("managedFields", Fields::Nothing)]))])
+    }
 
     /// Its row.
     fn row(&self, object: &Value, now: Now) -> Row;

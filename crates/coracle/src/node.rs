@@ -11,7 +11,7 @@ use coracle_api::{Object, ObjectKey, Quantity, Request, Response, Revision, Uid,
 use coracle_base::{DelayQueue, Instant, Rng};
 use coracle_engine::NodeFeed;
 use coracle_node::runtime::{Runtime, RuntimeEvent};
-use coracle_node::{Capacity, Checkpoint, Input, NodeAgent, NodeConfig, Output, RequestId};
+use coracle_node::{Capacity, Checkpoint, Input, NodeAgent, NodeConfig, Output, RequestId, RuntimeFeature};
 use coracle_store::View;
 use tokio::sync::mpsc;
 
@@ -326,6 +326,9 @@ fn fake_config(node: &Object) -> Option<NodeConfig> {
     }
     let mut config = NodeConfig::new(&*node.key().name);
     config.container_runtime_version = "fake://1".into();
+    // Who runs nothing can pretend to run everything.
+    config.features = RuntimeFeature::all();
+    config.runtime_handlers = None;
     let amount = |name: &str| value["status"]["capacity"][name].as_str().and_then(|text| text.parse::<Quantity>().ok());
     let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
     config.capacity = Capacity {
@@ -333,6 +336,9 @@ fn fake_config(node: &Object) -> Option<NodeConfig> {
         memory: amount("memory").map_or(FAKE_CAPACITY.memory, |memory| unsigned(memory.units())),
         pods: amount("pods").map_or(FAKE_CAPACITY.pods, |pods| u32::try_from(pods.units()).unwrap_or(0)),
     };
+    let capacity = value["status"]["capacity"].as_object().into_iter().flatten();
+    let extended = capacity.filter(|(name, _)| !matches!(name.as_str(), "cpu" | "memory" | "pods"));
+    config.extended = extended.filter_map(|(name, _)| Some((name.clone(), unsigned(amount(name)?.units())))).collect();
     let range = value["spec"]["podCIDR"].as_str().and_then(|text| text.split_once('/'));
     if let Some((network, prefix)) = range
         && let (Ok(network), Ok(prefix)) = (network.parse(), prefix.parse())

@@ -67,7 +67,7 @@ fn capacity(config: &NodeConfig, resource: &str) -> i64 {
     let amount = match resource {
         "cpu" => config.capacity.cpu_millis,
         "memory" => config.capacity.memory,
-        _ => 0,
+        other => config.extended.get(other).copied().unwrap_or_default(),
     };
     i64::try_from(amount).unwrap_or(i64::MAX)
 }

@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub taints: Vec<Value>,
     /// Capacity; all of it is allocatable.
     pub capacity: Capacity,
+    /// Whole units of other resources, by name: `ephemeral-storage`, devices.
+    pub extended: BTreeMap<String, u64>,
     /// The pods' range: network and prefix length (8 to 30). Wasm pods have its upper half.
     pub pod_range: (Ipv4Addr, u8),
     /// The node's own address: `InternalIP`, and `hostIP` of its pods.
@@ -79,6 +81,7 @@ impl NodeConfig {
             annotations: BTreeMap::new(),
             taints: Vec::new(),
             capacity: Capacity::default(),
+            extended: BTreeMap::new(),
             pod_range: (Ipv4Addr::new(10, 42, 0, 0), 24),
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             architecture: "amd64".into(),

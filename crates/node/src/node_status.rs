@@ -256,11 +256,14 @@ fn metadata(config: &NodeConfig) -> Value {
 }
 
 fn status(config: &NodeConfig, ready: bool, observed: &BTreeMap<String, (String, Timestamp)>, now: Timestamp) -> Value {
-    let capacity = json!({
+    let mut capacity = json!({
         "cpu": Quantity::from_millis(config.capacity.cpu_millis as i64).to_string(),
         "memory": format!("{}Ki", config.capacity.memory / 1024),
         "pods": config.capacity.pods.to_string(),
     });
+    for (name, amount) in &config.extended {
+        capacity[name] = json!(amount.to_string());
+    }
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
         let same = observed.get(kind).filter(|(known, _)| known == status);
         json!({

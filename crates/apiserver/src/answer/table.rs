@@ -58,7 +58,7 @@ impl Presenter<'_> {
     }
 
     fn write_row(&self, object: &Object, out: &mut Vec<u8>) {
-        let value = object.value(Some(&self.resource.gvk));
+        let value = object.fields(self.strategy.row_fields());
         let Row { cells, conditions } = self.strategy.row(&value, self.now);
         out.extend_from_slice(br#"{"cells":"#);
         out.extend_from_slice(Value::Array(cells).to_string().as_bytes());

@@ -7,7 +7,7 @@ mod qos;
 mod table;
 mod update;
 
-use coracle_api::{Attributes, Cause, Status};
+use coracle_api::{Attributes, Cause, Fields, Status};
 use coracle_base::Now;
 use serde_json::{Value, json};
 
@@ -147,6 +147,10 @@ impl Strategy for PodStrategy {
 
     fn columns(&self) -> &'static [Column] {
         table::COLUMNS
+    }
+
+    fn row_fields(&self) -> Fields {
+        table::FIELDS
     }
 
     fn row(&self, object: &Value, now: Now) -> Row {

@@ -2,6 +2,7 @@
 //!
 //! Source of the algorithm: `printPod` in Kubernetes' printers.
 
+use coracle_api::Fields;
 use coracle_base::{Now, Timestamp, human_duration};
 use serde_json::{Value, json};
 
@@ -25,6 +26,47 @@ pub(super) const COLUMNS: &[Column] = &[
     wide("Nominated Node", descriptions::NOMINATED_NODE),
     wide("Readiness Gates", descriptions::READINESS_GATES),
 ];
+
+const CONTAINER: Fields = Fields::Only(&[("name", Fields::All), ("restartPolicy", Fields::All)]);
+
+const CONTAINER_STATUS: Fields = Fields::Only(&[
+    ("name", Fields::All),
+    ("ready", Fields::All),
+    ("started", Fields::All),
+    ("restartCount", Fields::All),
+    ("state", Fields::All),
+    ("lastState", Fields::All),
+]);
+
+/// What a pod's row looks at.
+pub(super) const FIELDS: Fields = Fields::Only(&[
+    (
+        "metadata",
+        Fields::Only(&[("name", Fields::All), ("creationTimestamp", Fields::All), ("deletionTimestamp", Fields::All)]),
+    ),
+    (
+        "spec",
+        Fields::Only(&[
+            ("nodeName", Fields::All),
+            ("readinessGates", Fields::All),
+            ("containers", CONTAINER),
+            ("initContainers", CONTAINER),
+        ]),
+    ),
+    (
+        "status",
+        Fields::Only(&[
+            ("phase", Fields::All),
+            ("reason", Fields::All),
+            ("conditions", Fields::All),
+            ("podIP", Fields::All),
+            ("podIPs", Fields::All),
+            ("nominatedNodeName", Fields::All),
+            ("containerStatuses", CONTAINER_STATUS),
+            ("initContainerStatuses", CONTAINER_STATUS),
+        ]),
+    ),
+]);
 
 /// A pod's row.
 pub(super) fn row(pod: &Value, now: Now) -> Row {
