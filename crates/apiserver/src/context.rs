@@ -5,13 +5,13 @@ use coracle_base::{Now, Rng};
 use coracle_store::{Transaction, View};
 use serde_json::Value;
 
-use crate::ServerOptions;
 use crate::answer::Presenter;
 use crate::machine::TunnelSpec;
 use crate::request::ResourcePath;
 use crate::request::negotiate::Encoding;
 use crate::strategy::{Strategy, StrategyContext};
 use crate::watcher::Watcher;
+use crate::{Heartbeats, ServerOptions};
 
 /// A request on a resource, authorized, with everything that its verb may look at.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Context<'a> {
     pub(crate) request: &'a Request,
     /// The state.
     pub(crate) view: &'a View,
+    /// When nodes were last heard of.
+    pub(crate) heartbeats: &'a Heartbeats,
     /// The time.
     pub(crate) now: Now,
     /// For uids, generated names and timeouts.

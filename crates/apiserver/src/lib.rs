@@ -18,6 +18,7 @@ mod kind_rules;
 pub mod kinds;
 mod machine;
 mod managed_fields;
+mod node_lease;
 mod openapi;
 mod options;
 mod request;
@@ -30,5 +31,6 @@ mod verb;
 mod watcher;
 
 pub use machine::{Callout, LogOptions, Next, RequestMachine, Resume, TunnelSpec};
+pub use node_lease::Heartbeats;
 pub use options::ServerOptions;
 pub use watcher::{WatchPoll, Watcher};

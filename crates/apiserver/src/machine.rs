@@ -13,7 +13,7 @@ use coracle_store::{Applied, Refused, Transaction, View};
 use crate::context::{Finish, Proposal, Shape, Step};
 use crate::route::{self, Routed, Run};
 use crate::watcher::Watcher;
-use crate::{ServerOptions, answer, error};
+use crate::{Heartbeats, ServerOptions, answer, error};
 
 /// How often a request is run again after a conflict.
 const RETRIES_MAX: u32 = 5;
@@ -129,6 +129,7 @@ pub struct RequestMachine {
     options: Arc<ServerOptions>,
     registry: Registry,
     request: Request,
+    heartbeats: Heartbeats,
     rng: Rng,
     stage: Stage,
     /// How often it has been run again.
@@ -163,7 +164,15 @@ impl RequestMachine {
     /// A machine for a request; `rng` gives uids and generated names.
     pub fn new(options: Arc<ServerOptions>, request: Request, rng: Rng) -> Self {
         let registry = Registry::builtin();
-        Self { options, registry, request, rng, stage: Stage::Idle, retries: 0, warnings: Vec::new() }
+        let heartbeats = Heartbeats::default();
+        Self { options, registry, request, heartbeats, rng, stage: Stage::Idle, retries: 0, warnings: Vec::new() }
+    }
+
+    /// What the process knows of nodes' heartbeats: without it nodes have no Leases.
+    #[must_use]
+    pub fn with_heartbeats(mut self, heartbeats: Heartbeats) -> Self {
+        self.heartbeats = heartbeats;
+        self
     }
 
     /// Goes on until the world is needed or the request is over.
@@ -207,6 +216,7 @@ impl RequestMachine {
             registry: &self.registry,
             request: &self.request,
             view,
+            heartbeats: &self.heartbeats,
             now,
             rng: &mut self.rng,
             warnings: &mut self.warnings,
@@ -310,6 +320,7 @@ impl RequestMachine {
                 registry: &self.registry,
                 request: &self.request,
                 view,
+                heartbeats: &self.heartbeats,
                 now,
                 rng: &mut self.rng,
                 warnings: &mut self.warnings,

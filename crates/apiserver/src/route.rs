@@ -11,7 +11,7 @@ use crate::request::negotiate::{Encoding, negotiate};
 use crate::request::path::{self, ResourcePath, Target};
 use crate::request::{Verb, method_word};
 use crate::strategy::Strategy;
-use crate::{ServerOptions, discovery, health, kind_rules, kinds, openapi, review, subresource, verb};
+use crate::{Heartbeats, ServerOptions, discovery, health, kind_rules, kinds, openapi, review, subresource, verb};
 
 /// What a run of a request may look at.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(crate) struct Run<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) request: &'a Request,
     pub(crate) view: &'a View,
+    pub(crate) heartbeats: &'a Heartbeats,
     pub(crate) now: Now,
     pub(crate) rng: &'a mut Rng,
     pub(crate) warnings: &'a mut Vec<String>,
@@ -53,6 +54,7 @@ impl Routed {
             registry: run.registry,
             request: run.request,
             view: run.view,
+            heartbeats: run.heartbeats,
             now: run.now,
             rng: run.rng,
             warnings: run.warnings,

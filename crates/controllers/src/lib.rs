@@ -13,6 +13,7 @@ mod queue;
 
 mod deployment;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
 mod namespace;
@@ -32,6 +33,7 @@ pub use controller::{Action, Context, Controller, Failure, Outcome, Patch, Verb,
 pub use coracle_api::events::{EventRecord, EventRecorder, EventType, EventWrite};
 pub use deployment::DeploymentController;
 pub use endpoint_slice::EndpointSliceController;
+pub use endpoint_slice_mirroring::EndpointSliceMirroringController;
 pub use endpoints::EndpointsController;
 pub use garbage_collector::GarbageCollector;
 pub use manager::{Manager, Work, WorkId};
@@ -56,5 +58,6 @@ pub fn all(root_ca: &str, rng: &mut Rng) -> Vec<Box<dyn Controller>> {
         Box::new(TaintEvictionController::default()),
         Box::new(PodGarbageCollector::default()),
         Box::new(GarbageCollector),
+        Box::new(EndpointSliceMirroringController::new(rng.fork())),
     ]
 }

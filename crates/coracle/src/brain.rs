@@ -120,7 +120,10 @@ impl Brain {
                 Input::Submit(id, transaction)
             }
             Message::Answered(id, response) => Input::Answered(id, response),
-            Message::Heartbeat(node) => Input::Heartbeat(node),
+            Message::Heartbeat(node) => {
+                self.process.heartbeats.note(self.plane.view(), &node, self.clock.now().wall);
+                Input::Heartbeat(node)
+            }
             Message::Persisted(id) => Input::Persisted(id),
             Message::SnapshotSaved { index, term } => Input::SnapshotSaved { index, term },
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use coracle_api::resources::{NAMESPACES, NODES, SERVICES};
 use coracle_api::{Method, ObjectKey, Request, UserInfo};
-use coracle_apiserver::ServerOptions;
+use coracle_apiserver::{Heartbeats, ServerOptions};
 use coracle_base::{Rng, Timestamp};
 use coracle_engine::{ControlPlane, ControlPlaneOptions, Restored};
 use coracle_node::{Capacity, NodeAgent, NodeConfig};
@@ -198,6 +198,7 @@ impl ClusterBuilder {
             authenticator,
             brain: brain.clone(),
             views: view,
+            heartbeats: Heartbeats::default(),
             nodes: Nodes::default(),
             turns: Turns::default(),
             images: Images::default(),

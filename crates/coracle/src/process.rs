@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coracle_api::{Reason, Request, Response, Status};
-use coracle_apiserver::{Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
+use coracle_apiserver::{Heartbeats, Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
 use coracle_base::{Now, Rng};
 use coracle_store::{Applied, Refused, Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,6 +44,7 @@ pub(crate) struct Process {
     pub(crate) authenticator: Authenticator,
     pub(crate) brain: mpsc::Sender<Message>,
     pub(crate) views: watch::Receiver<View>,
+    pub(crate) heartbeats: Heartbeats,
     pub(crate) nodes: Nodes,
     pub(crate) turns: Turns,
     pub(crate) images: Images,
@@ -78,6 +79,7 @@ impl Process {
     async fn answer_in_term(&self, request: Request, term: Option<u64>) -> Answer {
         self.served.fetch_add(1, Ordering::Relaxed);
         let mut machine = RequestMachine::new(Arc::clone(&self.options), request, self.fork_rng());
+        machine = machine.with_heartbeats(self.heartbeats.clone());
         let mut resume = Resume::Start;
         loop {
             let view = self.view();

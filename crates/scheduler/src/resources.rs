@@ -54,6 +54,21 @@ impl Resources {
         self.combine(other, i64::max);
     }
 
+    /// Puts the amounts of a list in the place of its own, where the list has them.
+    fn replace(&mut self, list: &Value) {
+        let other = Self::of(list);
+        for (name, own, amount) in [
+            ("cpu", &mut self.milli_cpu, other.milli_cpu),
+            ("memory", &mut self.memory, other.memory),
+            ("ephemeral-storage", &mut self.ephemeral_storage, other.ephemeral_storage),
+        ] {
+            if !list[name].is_null() {
+                *own = amount;
+            }
+        }
+        self.extended.extend(other.extended);
+    }
+
     fn combine(&mut self, other: &Self, with: impl Fn(i64, i64) -> i64) {
         self.milli_cpu = with(self.milli_cpu, other.milli_cpu);
         self.memory = with(self.memory, other.memory);
@@ -65,7 +80,8 @@ impl Resources {
     }
 }
 
-/// What a pod asks for: all its containers together, or the most that its init containers need at once, and its overhead.
+/// What a pod asks for: all its containers together, or the most that its init containers need at once; in place of these what
+/// `spec.resources` asks for; and its overhead.
 pub(crate) fn requests_of(pod: &Value) -> Resources {
     total(pod, Resources::of)
 }
@@ -104,6 +120,25 @@ fn total(pod: &Value, request: impl Fn(&Value) -> Resources) -> Resources {
     }
     sum.add(&sidecars);
     sum.raise_to(&peak);
+    sum.replace(&spec["resources"]["requests"]);
     sum.add(&Resources::of(&spec["overhead"]));
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_pod_asks_for_as_a_whole_stands_for_its_containers() {
+        let pod = json!({"spec": {
+            "containers": [{"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
+            "resources": {"requests": {"cpu": "250m"}},
+            "overhead": {"cpu": "50m"},
+        }});
+        let requests = requests_of(&pod);
+        assert_eq!((requests.milli_cpu, requests.memory), (300, 1 << 30));
+    }
 }

@@ -4,7 +4,7 @@ use coracle_api::{Cause, Status};
 use coracle_base::Now;
 use serde_json::{Value, json};
 
-use super::pod::default_template;
+use super::pod::{default_template, warnings};
 use super::value::{default, default_zero, object_mut, restore, set, text};
 use super::{descriptions, table};
 use crate::strategy::{Column, Row, Strategy, StrategyContext};
@@ -48,8 +48,10 @@ impl Strategy for DeploymentStrategy {
         object_mut(object, "status");
     }
 
-    fn prepare_create(&self, _context: &mut StrategyContext<'_>, object: &mut Value) -> Result<(), Status> {
+    fn prepare_create(&self, context: &mut StrategyContext<'_>, object: &mut Value) -> Result<(), Status> {
         set(object, "status", json!({}));
+        context.warnings.extend(warnings::of_name(object, "Pod names and hostnames"));
+        context.warnings.extend(warnings::of_template(&object["spec"]["template"], "spec.template."));
         Ok(())
     }
 
@@ -59,6 +61,9 @@ impl Strategy for DeploymentStrategy {
             restore(&mut object["metadata"], &old["metadata"], "labels");
         } else {
             restore(object, old, "status");
+            if object["spec"] != old["spec"] {
+                context.warnings.extend(warnings::of_template(&object["spec"]["template"], "spec.template."));
+            }
         }
         Ok(())
     }

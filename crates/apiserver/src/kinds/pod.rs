@@ -6,6 +6,7 @@ mod match_labels;
 mod qos;
 mod table;
 mod update;
+pub(crate) mod warnings;
 
 use coracle_api::{Attributes, Cause, Fields, Status};
 use coracle_base::Now;
@@ -55,6 +56,7 @@ impl Strategy for PodStrategy {
                 "lastProbeTime": null, "lastTransitionTime": null}]);
             set(&mut object["status"], "conditions", gated);
         }
+        context.warnings.extend(warnings::of_pod(object));
         Ok(())
     }
 

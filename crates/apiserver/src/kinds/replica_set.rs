@@ -5,7 +5,7 @@ use coracle_base::Now;
 use serde_json::{Value, json};
 
 use super::deployment::{check_counts, check_selector_and_template};
-use super::pod::default_template;
+use super::pod::{default_template, warnings};
 use super::value::{default, object_mut, restore, set};
 use super::{descriptions, table};
 use crate::strategy::{Column, Row, Strategy, StrategyContext};
@@ -38,7 +38,9 @@ impl Strategy for ReplicaSetStrategy {
         }
     }
 
-    fn prepare_create(&self, _context: &mut StrategyContext<'_>, object: &mut Value) -> Result<(), Status> {
+    fn prepare_create(&self, context: &mut StrategyContext<'_>, object: &mut Value) -> Result<(), Status> {
+        context.warnings.extend(warnings::of_name(object, "Pod names and hostnames"));
+        context.warnings.extend(warnings::of_template(&object["spec"]["template"], "spec.template."));
         set(object, "status", json!({"replicas": 0}));
         Ok(())
     }

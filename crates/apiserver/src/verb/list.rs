@@ -4,7 +4,7 @@ mod token;
 
 use std::sync::Arc;
 
-use coracle_api::{Object, Revision, Status};
+use coracle_api::{Object, ObjectKey, Revision, Status};
 use coracle_store::View;
 
 use self::token::Token;
@@ -58,7 +58,15 @@ pub(crate) fn read(context: &Context<'_>, options: &ListOptions) -> Result<Page,
     let limit = if options.limit == 0 { usize::MAX } else { options.limit };
     let mut objects: Vec<Arc<Object>> = Vec::new();
     let mut more = false;
-    for object in candidates(context, options, view, namespace, after) {
+    let leases = context.heartbeats.leases(view, &context.resource.group_resource, namespace);
+    let mut found = candidates(context, options, view, namespace, after);
+    if !leases.is_empty() {
+        let behind = |key: &ObjectKey| after.is_none_or(|after| (&*key.namespace, &*key.name) > after);
+        let mut all: Vec<_> = found.chain(leases.iter().filter(|lease| behind(lease.key()))).collect();
+        all.sort_by(|a, b| a.key().cmp(b.key()));
+        found = Box::new(all.into_iter());
+    }
+    for object in found {
         if !matches(options, object) {
             continue;
         }
@@ -73,8 +81,9 @@ pub(crate) fn read(context: &Context<'_>, options: &ListOptions) -> Result<Page,
         let (last_namespace, last_name) = (&*last.key().namespace, &*last.key().name);
         meta.continue_token = Token::encode(view.revision(), namespace, last_namespace, last_name);
         if !options.selects() {
-            let resource = &context.resource.group_resource;
-            meta.remaining = view.list_after(resource, namespace, (last_namespace, last_name)).count();
+            let (resource, last) = (&context.resource.group_resource, (last_namespace, last_name));
+            let made_up = leases.iter().filter(|lease| (&*lease.key().namespace, &*lease.key().name) > last);
+            meta.remaining = view.list_after(resource, namespace, last).count() + made_up.count();
         }
     }
     Ok(Page { meta, objects })

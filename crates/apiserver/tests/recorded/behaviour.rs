@@ -322,3 +322,44 @@ fn a_patch_cannot_rename() {
     let unnamed = refused(server.merge(&path, patch(Value::Null)));
     assert_eq!(unnamed, "the name of the object (a based on URL) was undeterminable: name must be provided");
 }
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+
+#[test]
+fn a_node_that_was_heard_of_has_a_lease_that_nobody_stored() {
+    let mut server = Server::new();
+    for name in ["n1", "n2"] {
+        server.ok(Method::Post, "/api/v1/nodes", json!({"metadata": {"name": name}}));
+    }
+    let (view, now) = (server.view(), server.now.wall);
+    for name in ["n1", "n2", "stranger"] {
+        server.heartbeats.note(&view, name, now);
+    }
+    let stored = json!({"metadata": {"name": "n2"}, "spec": {"holderIdentity": "somebody"}});
+    server.ok(Method::Post, LEASES, stored);
+    let lease = server.ok(Method::Get, &format!("{LEASES}/n1"), Value::Null);
+    let spec = json!({"holderIdentity": "n1", "leaseDurationSeconds": 40, "renewTime": "2026-11-22T10:31:08.000000Z"});
+    assert_eq!((&lease["spec"], &lease["kind"]), (&spec, &json!("Lease")));
+    assert_eq!(lease["metadata"]["ownerReferences"][0]["kind"], "Node");
+    let list = server.ok(Method::Get, &format!("{LEASES}?limit=1"), Value::Null);
+    assert_eq!((names(&list), &list["metadata"]["remainingItemCount"]), (vec!["n1".to_owned()], &json!(1)));
+    let rest = format!("{LEASES}?limit=1&continue={}", list["metadata"]["continue"].as_str().unwrap());
+    let rest = server.ok(Method::Get, &rest, Value::Null);
+    assert_eq!(rest["items"][0]["spec"]["holderIdentity"], "somebody");
+    let elsewhere = server.ok(Method::Get, "/apis/coordination.k8s.io/v1/namespaces/default/leases", Value::Null);
+    assert_eq!(elsewhere["items"], json!([]));
+    assert_eq!(server.fails(Method::Delete, &format!("{LEASES}/n1"), Value::Null).0, 404);
+}
+
+#[test]
+fn what_is_most_likely_not_meant_is_accepted_with_a_warning() {
+    let mut server = Server::new();
+    let twice = json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "env": twice}]}});
+    let response = server.send(Method::Post, "/api/v1/namespaces/default/pods", pod);
+    let warnings: Vec<&str> =
+        response.headers.iter().filter(|(name, _)| *name == "warning").map(|(_, v)| v.as_str()).collect();
+    assert_eq!(response.status, 201);
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("spec.containers[0].env[1]: hides previous definition of"), "{warnings:?}");
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::{Body, Method, Request, Response, UserInfo};
-use coracle_apiserver::{Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
+use coracle_apiserver::{Heartbeats, Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
 use coracle_base::{Instant, Now, Rng, Timestamp};
 use coracle_store::{Applied, Entry, Refused, Store, StoreOptions, Transaction, View};
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ pub(crate) enum Reply {
 pub(crate) struct Server {
     store: Store,
     options: Arc<ServerOptions>,
+    pub(crate) heartbeats: Heartbeats,
     pub(crate) rng: Rng,
     pub(crate) now: Now,
     /// Runs between a proposal and its application, once: what another client does in between.
@@ -40,6 +41,7 @@ impl Server {
         let mut server = Self {
             store: Store::new(StoreOptions::default()),
             options: Arc::new(ServerOptions::default()),
+            heartbeats: Heartbeats::default(),
             rng: Rng::seeded(7),
             now: Now { mono: Instant::from_nanos(1), wall },
             meanwhile: None,
@@ -72,6 +74,7 @@ impl Server {
     /// Runs a request to its end.
     pub(crate) fn run(&mut self, request: Request) -> Reply {
         let mut machine = RequestMachine::new(self.options.clone(), request, self.rng.fork());
+        machine = machine.with_heartbeats(self.heartbeats.clone());
         let mut resume = Resume::Start;
         loop {
             match machine.advance(&self.store.view(), self.now, resume) {

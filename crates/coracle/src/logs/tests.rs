@@ -89,3 +89,16 @@ async fn logs_outlive_the_process() {
     again.remove_pod(&Uid::from("uid"));
     assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
 }
+
+#[test]
+fn the_tail_is_of_whole_lines_within_both_bounds() {
+    let logs = LogStore::default();
+    assert_eq!(logs.tail(&id(0), 80, 2048), None);
+    logs.append(&id(0), LogStream::Stdout, b"first\nsecond\n", at(1));
+    logs.append(&id(0), LogStream::Stderr, b"third", at(2));
+    logs.ended(&id(0), true);
+    assert_eq!(logs.tail(&id(0), 80, 2048).unwrap(), "first\nsecond\nthird");
+    assert_eq!(logs.tail(&id(0), 2, 2048).unwrap(), "second\nthird");
+    assert_eq!(logs.tail(&id(0), 80, 14).unwrap(), "second\nthird");
+    assert_eq!(logs.tail(&id(0), 80, 3).unwrap(), "ird");
+}
