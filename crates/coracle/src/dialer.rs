@@ -67,9 +67,8 @@ pub(crate) async fn dial_from_pod(
 ) -> Result<ByteStream, OpenError> {
     let view = process.view();
     let port = to.port;
-    let namespace = namespace_of(&view, from);
     let service = |service| ServicePort { service, port, peer: from.to_string() };
-    match names::look_up(&view, &namespace, &to.host) {
+    match meaning(&view, from, &to.host) {
         Name::Address(address) if address.is_loopback() => own_port(process, &view, from, port),
         Name::Address(address) => match endpoints::service_at(&view, address) {
             Some(key) => dial_service(process, service(key)).await,
@@ -110,7 +109,7 @@ pub(crate) fn dial_pod(process: &Process, node: &str, pod: &Uid, port: u16) -> R
 
 /// The addresses of a name as a guest's resolver sees it: a service's own, or those of a headless one's ready pods.
 pub(crate) fn resolve(view: &View, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
-    let found = match names::look_up(view, &namespace_of(view, from), name) {
+    let found = match meaning(view, from, name) {
         Name::Address(address) => vec![address],
         Name::Service(key) => match endpoints::cluster_ip(view, &key) {
             Some(address) => vec![address],
@@ -233,6 +232,14 @@ fn refused(view: &View, to: &ServicePort, why: &Unroutable) -> OpenError {
 
 fn no_such_host(name: &str) -> OpenError {
     OpenError(format!("lookup {name}: no such host"))
+}
+
+/// What a pod means by a name: what a hosts file of its own would say comes before the cluster's DNS.
+fn meaning(view: &View, from: &Uid, name: &str) -> Name {
+    match names::in_hosts(view, from, name) {
+        Some(address) => Name::Address(address),
+        None => names::look_up(view, &namespace_of(view, from), name),
+    }
 }
 
 fn namespace_of(view: &View, pod: &Uid) -> String {

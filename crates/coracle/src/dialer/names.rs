@@ -5,9 +5,10 @@
 
 use std::net::IpAddr;
 
-use coracle_api::ObjectKey;
-use coracle_api::resources::SERVICES;
+use coracle_api::resources::{PODS, SERVICES};
+use coracle_api::{ObjectKey, Uid};
 use coracle_store::View;
+use serde_json::Value;
 
 use super::endpoints;
 
@@ -29,6 +30,26 @@ pub(super) enum Name {
     Outside(String),
     /// A name of the cluster's domain that nobody has.
     Unknown,
+}
+
+/// The address that a pod's `hostAliases` give a name, or its own where the name is its hostname.
+pub(super) fn in_hosts(view: &View, pod: &Uid, name: &str) -> Option<IpAddr> {
+    let pod = view.by_uid(pod).filter(|pod| pod.key().resource == PODS)?.value(None);
+    hosts(&pod, name)
+}
+
+fn hosts(pod: &Value, name: &str) -> Option<IpAddr> {
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let is_meant = |host: &Value| host.as_str().is_some_and(|host| host.eq_ignore_ascii_case(name));
+    for alias in items(&pod["spec"]["hostAliases"]) {
+        if items(&alias["hostnames"]).iter().any(is_meant) {
+            return alias["ip"].as_str()?.parse().ok();
+        }
+    }
+    let spec = &pod["spec"];
+    let own = [&spec["hostnameOverride"], &spec["hostname"], &pod["metadata"]["name"]];
+    let hostname = own.into_iter().find(|name| name.as_str().is_some_and(|name| !name.is_empty()))?;
+    if is_meant(hostname) { pod["status"]["podIP"].as_str()?.parse().ok() } else { None }
 }
 
 /// What a pod of a namespace means by a name.
@@ -80,5 +101,25 @@ fn in_cluster(view: &View, name: &str, aliases: usize) -> Option<Name> {
         }
         [dashed, _, "pod"] => dashed.replace('-', ".").parse().ok().map(Name::Address),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pods_hosts_are_its_aliases_and_itself() {
+        let pod = json!({
+            "metadata": {"name": "web-0"},
+            "spec": {"hostAliases": [{"ip": "10.1.2.3", "hostnames": ["db.example", "cache.example"]}]},
+            "status": {"podIP": "10.42.0.7"},
+        });
+        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        assert_eq!(hosts(&pod, "Cache.example"), address("10.1.2.3"));
+        assert_eq!(hosts(&pod, "web-0"), address("10.42.0.7"));
+        assert_eq!(hosts(&pod, "other"), None);
     }
 }
