@@ -437,7 +437,7 @@ pub struct Drained;
 impl Drained {
     /// Whether it is why a stream failed.
     pub fn is_cause_of(error: &std::io::Error) -> bool {
-        error.get_ref().is_some_and(|cause| cause.is::<Self>())
+        error.get_ref().and_then(|cause| cause.downcast_ref::<Self>()).is_some()
     }
 }
 

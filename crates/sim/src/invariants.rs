@@ -54,12 +54,12 @@ impl Invariants {
     }
 
     /// A member that crashed serves again.
-    pub(crate) fn recovered(&mut self, before: &View, now: &View) -> Checked {
+    pub(crate) fn recovered(before: &View, now: &View) -> Checked {
         acknowledged_writes::check(before, now)
     }
 
     /// Nothing is under way any more.
-    pub(crate) fn converged(&self, view: &View) -> Checked {
+    pub(crate) fn converged(view: &View) -> Checked {
         owners_exist::check(view)
     }
 }

@@ -101,7 +101,8 @@ pub(crate) fn state(status: &Value) -> String {
         let mut what = String::from("Unknown");
         for (kind, label) in [("waiting", "Waiting"), ("running", "Running"), ("terminated", "Terminated")] {
             if let Some(state) = container["state"].get(kind) {
-                what = format!("{label} {}", state["reason"].as_str().unwrap_or_default()).trim_end().to_owned();
+                let reason = state["reason"].as_str().unwrap_or_default();
+                what = if reason.is_empty() { label.to_owned() } else { format!("{label} {reason}") };
             }
         }
         let ready = if container["ready"] == true { " ready" } else { "" };

@@ -54,7 +54,7 @@ pub(crate) enum Event {
     /// A node's agent is answered.
     Answer { node: String, agent: u64, id: RequestId, response: Response },
     /// An Event of a node was written, or not.
-    EventWritten { node: String, agent: u64, success: bool },
+    Recorded { node: String, agent: u64, success: bool },
     /// Something happens in a node's runtime; `later`: it was only a matter of time, nobody waits for it.
     Runtime { node: String, power: u64, event: RuntimeEvent, later: bool },
     /// A node's checkpoint is durable.
@@ -95,7 +95,7 @@ impl fmt::Debug for Event {
                 write!(f, "flow {flow} {how}")
             }
             Self::Deadline { flow } => write!(f, "flow {flow} has waited long enough"),
-            Self::EventWritten { node, success, .. } => write!(f, "{node} event written {success}"),
+            Self::Recorded { node, success, .. } => write!(f, "{node} event written {success}"),
             Self::Answer { node, response, .. } => write!(f, "{node} answered {}", response.status),
             Self::Runtime { node, event, .. } => match event {
                 RuntimeEvent::ContainerStarted { id, result } => write!(f, "{node} started {id} {}", result.is_ok()),
@@ -268,7 +268,7 @@ impl World {
             Event::Resume { flow, resume } => self.resume(flow, resume),
             Event::Deadline { flow } => self.deadline(flow),
             Event::Answer { node, agent, id, response } => self.answer_node(&node, agent, id, response),
-            Event::EventWritten { node, agent, success } => self.event_written(&node, agent, success),
+            Event::Recorded { node, agent, success } => self.event_written(&node, agent, success),
             Event::Runtime { node, power, event, .. } => self.runtime_event(&node, power, event),
             Event::Checkpoint { node, power, bytes } => self.keep_checkpoint(&node, power, bytes),
             Event::Look => self.look(),
@@ -305,7 +305,7 @@ impl World {
 
     /// Looks at what must hold when nothing is under way any more.
     pub(crate) fn check_converged(&self) {
-        if let Err(broken) = self.invariants.converged(&self.seen) {
+        if let Err(broken) = Invariants::converged(&self.seen) {
             panic!("{broken}");
         }
     }

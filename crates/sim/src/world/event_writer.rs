@@ -10,13 +10,23 @@ use coracle_base::{Now, Rng};
 /// The writes that may wait: what comes beyond is dropped, as by the production driver.
 const QUEUE_MAX: usize = 1024;
 
+/// The write that is under way.
+#[derive(Debug, Default, PartialEq)]
+enum UnderWay {
+    #[default]
+    Nothing,
+    /// An Event is being made.
+    Create,
+    /// The Event of this name is being counted.
+    Count(String),
+}
+
 /// What counts and writes a node's Events.
 #[derive(Debug, Default)]
 pub(super) struct EventWriter {
     recorder: EventRecorder,
     waiting: VecDeque<EventWrite>,
-    /// The name of the Event that is being counted, or nothing where one is being made; `None`: nothing is under way.
-    under_way: Option<Option<String>>,
+    under_way: UnderWay,
 }
 
 impl EventWriter {
@@ -39,18 +49,18 @@ impl EventWriter {
 
     /// The next request, unless one is under way.
     pub(super) fn next(&mut self, node: &str) -> Option<Request> {
-        if self.under_way.is_some() {
+        if self.under_way != UnderWay::Nothing {
             return None;
         }
         let (user, events) = (UserInfo::node(node), &EVENTS.resource);
         Some(match self.waiting.pop_front()? {
             EventWrite::Create { namespace, object } => {
-                self.under_way = Some(None);
+                self.under_way = UnderWay::Create;
                 Request::new(Method::Post, format!("/api/v1/namespaces/{namespace}/{events}"), user).json(object)
             }
             EventWrite::Count { namespace, name, patch } => {
                 let path = format!("/api/v1/namespaces/{namespace}/{events}/{name}");
-                self.under_way = Some(Some(name));
+                self.under_way = UnderWay::Count(name);
                 Request::new(Method::Patch, path, user).content_type("application/merge-patch+json").json(patch)
             }
         })
@@ -58,7 +68,9 @@ impl EventWriter {
 
     /// What was under way came to its end; an Event that could not be counted is made anew the next time.
     pub(super) fn written(&mut self, success: bool) {
-        if let Some(Some(name)) = self.under_way.take().filter(|_| !success) {
+        if let UnderWay::Count(name) = std::mem::take(&mut self.under_way)
+            && !success
+        {
             self.recorder.forget(&name);
         }
     }

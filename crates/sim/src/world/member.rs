@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::request::{Flow, Origin, unavailable};
 use super::{Event, World};
 use crate::disk::{Disk, latency};
+use crate::invariants::Invariants;
 
 /// One member.
 #[derive(Debug)]
@@ -123,10 +124,10 @@ impl World {
     fn serve(&mut self) {
         let Some(plane) = &self.member.plane else { return };
         let view = plane.view().clone();
-        if let Some(lost) = self.member.lost.take() {
-            if let Err(broken) = self.invariants.recovered(&lost, &view) {
-                panic!("{broken}");
-            }
+        if let Some(lost) = self.member.lost.take()
+            && let Err(broken) = Invariants::recovered(&lost, &view)
+        {
+            panic!("{broken}");
         }
         let connected: Vec<String> =
             self.seats.iter().filter(|(_, seat)| seat.hears()).map(|(name, _)| name.clone()).collect();

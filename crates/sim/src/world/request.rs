@@ -132,7 +132,7 @@ impl World {
             }
             Origin::Node { node, agent, id: None } => {
                 let (delay, success) = (self.network(), response.is_success());
-                self.schedule(delay, Event::EventWritten { node, agent, success });
+                self.schedule(delay, Event::Recorded { node, agent, success });
             }
         }
     }
