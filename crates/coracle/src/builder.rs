@@ -13,11 +13,13 @@ use coracle_api::{Method, ObjectKey, Request, UserInfo};
 use coracle_apiserver::{Heartbeats, ServerOptions};
 use coracle_base::{Rng, Timestamp};
 use coracle_engine::{ControlPlane, ControlPlaneOptions, Restored};
+use coracle_node::fake::Script;
 use coracle_node::{Capacity, NodeAgent, NodeConfig};
 use coracle_raft::{Config, MemberId};
 use coracle_store::StoreOptions;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +50,10 @@ pub enum ClusterClock {
     System,
     /// tokio's: everything runs inline on the caller's current_thread runtime, and with a paused clock
     /// (`#[tokio::test(start_paused = true)]`) an hour passes as soon as nothing is left to do in it.
+    ///
+    /// Such a cluster is in memory and has no socket, because a disk and a network know no virtual time, and its nodes are
+    /// fake ones, because guests run on threads of their own, which tokio's clock takes for idleness. Its wall clock begins
+    /// at 2026-01-01T00:00:00Z.
     Virtual,
 }
 
@@ -61,10 +67,11 @@ pub struct Image {
 }
 
 /// Settings of a cluster. The default is a cluster in memory with one node and no socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClusterBuilder {
-    nodes: usize,
+    nodes: Option<usize>,
     fake_nodes: usize,
+    scripts: BTreeMap<String, Script>,
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     clock: ClusterClock,
@@ -74,27 +81,12 @@ pub struct ClusterBuilder {
     node_port_address: Option<IpAddr>,
 }
 
-impl Default for ClusterBuilder {
-    fn default() -> Self {
-        Self {
-            nodes: 1,
-            fake_nodes: 0,
-            data_dir: None,
-            listen: None,
-            clock: ClusterClock::System,
-            seed: None,
-            images: Vec::new(),
-            capacity: None,
-            node_port_address: None,
-        }
-    }
-}
-
 impl ClusterBuilder {
-    /// How many nodes this process has: 1, or 0 for an API server and controllers alone.
+    /// How many nodes that run pods this process has: 1, or 0 for an API server, controllers and perhaps fake nodes alone.
+    /// The default is 1, and 0 under virtual time, where only fake nodes can be had.
     #[must_use]
     pub fn nodes(mut self, nodes: usize) -> Self {
-        self.nodes = nodes;
+        self.nodes = Some(nodes);
         self
     }
 
@@ -102,6 +94,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn fake_nodes(mut self, nodes: usize) -> Self {
         self.fake_nodes = nodes;
+        self
+    }
+
+    /// How containers of an image behave on fake nodes, by the name that pods call it: that they end after a while, cannot be
+    /// pulled, or take their time to be ready. Without a script they start at once and run until they are stopped.
+    #[must_use]
+    pub fn script(mut self, image: impl Into<String>, script: Script) -> Self {
+        self.scripts.insert(image.into(), script);
         self
     }
 
@@ -219,7 +219,7 @@ impl ClusterBuilder {
             views,
             wal,
             process: Arc::clone(&process),
-            requests: tokio::runtime::Handle::current(),
+            requests: Handle::current(),
             waiting: BTreeMap::new(),
             next_proposal: 0,
             last_step: clock.now(),
@@ -238,8 +238,19 @@ impl ClusterBuilder {
 
     fn check(&self) -> Result<(), Error> {
         let invalid = |message: &str| Err(Error::new(ErrorKind::Invalid, message));
-        if self.nodes > 1 {
+        let Ok(runtime) = Handle::try_current() else {
+            return invalid("a cluster is started within a tokio runtime");
+        };
+        if self.nodes.is_some_and(|nodes| nodes > 1) {
             return invalid("a process has one node at most; more of them can be fake nodes");
+        }
+        if self.clock == ClusterClock::Virtual && runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
+            return invalid(
+                "a cluster under virtual time needs a current_thread runtime: tokio's clock knows no other",
+            );
+        }
+        if self.clock == ClusterClock::Virtual && self.nodes.is_some_and(|nodes| nodes > 0) {
+            return invalid("a cluster under virtual time has fake nodes only: guests run on threads, in real time");
         }
         if self.clock == ClusterClock::Virtual && self.data_dir.is_some() {
             return invalid("a cluster under virtual time is in memory: a disk knows no virtual time");
@@ -306,8 +317,9 @@ impl ClusterBuilder {
     async fn start_nodes(&self, cluster: &mut Cluster) -> Result<(), Error> {
         let process = Arc::clone(cluster.process());
         let (sender, news) = mpsc::unbounded_channel();
-        cluster.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news).run());
-        if self.nodes > 0 {
+        cluster.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news, self.scripts.clone()).run());
+        let nodes = self.nodes.unwrap_or(usize::from(self.clock == ClusterClock::System));
+        if nodes > 0 {
             let joining = self.real_node(&process, &sender).await?;
             let _ = sender.send(News::Join(Box::new(joining)));
         }

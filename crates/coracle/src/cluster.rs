@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use coracle_api::registry::Registry;
 use coracle_api::{Method, Request, Resource, Response, Status, UserInfo};
+use coracle_base::Timestamp;
 use coracle_store::View;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -87,6 +88,12 @@ impl Cluster {
         &self.credentials.authority
     }
 
+    /// The cluster's wall clock, by which its objects are stamped; under [`crate::ClusterClock::Virtual`] not the machine's.
+    pub fn now(&self) -> SystemTime {
+        let since = self.process.now().wall.saturating_since(Timestamp::EPOCH);
+        SystemTime::UNIX_EPOCH + since
+    }
+
     /// Makes a request as the user `admin` and waits for its whole answer. Watches and logs have answers without end: use a
     /// client for these.
     pub async fn request(&self, mut request: Request) -> Response {
@@ -125,7 +132,7 @@ impl Cluster {
     }
 
     /// Waits until an object (`deployment/web`, or `deployment/web` in another namespace as `shop/deployment/web`) has a
-    /// condition that is True (`Available`), or a status field of a value (`phase=Running`).
+    /// condition that is True (`Available`), or a status field of a value (`phase=Running`, `readyReplicas=3`).
     ///
     /// # Errors
     ///
@@ -250,7 +257,12 @@ fn is_met(object: &Value, condition: &str) -> bool {
         return false;
     }
     let has = |condition: &Value| condition["type"] == name && condition["status"] == wanted;
-    status["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(has)) || status[name] == wanted
+    let is_field = match &status[name] {
+        Value::String(text) => text == wanted,
+        Value::Null => false,
+        other => other.to_string() == wanted,
+    };
+    is_field || status["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(has))
 }
 
 impl From<Status> for Error {

@@ -39,5 +39,8 @@ pub use cluster::{Cluster, ClusterResult, object_path};
 pub use error::{Error, ErrorKind};
 pub use images::{ImageDirectory, ImageRecord};
 
+/// How containers behave on fake nodes.
+pub use coracle_node::fake::Script;
+
 /// The vocabulary of requests and objects, for programs that talk to the cluster without a client library.
 pub use coracle_api as api;

@@ -10,6 +10,7 @@ use coracle_api::resources::NODES;
 use coracle_api::{Object, ObjectKey, Quantity, Request, Response, Revision, Uid, WatchEvent};
 use coracle_base::{DelayQueue, Instant, Rng};
 use coracle_engine::NodeFeed;
+use coracle_node::fake::Script;
 use coracle_node::runtime::{Runtime, RuntimeEvent};
 use coracle_node::{Capacity, Checkpoint, Input, NodeAgent, NodeConfig, Output, RequestId, RuntimeFeature};
 use coracle_store::View;
@@ -125,6 +126,8 @@ pub(crate) struct NodeLoop {
     seats: BTreeMap<String, Seat>,
     timers: DelayQueue<String>,
     rng: Rng,
+    /// How containers behave on fake nodes, by image.
+    scripts: BTreeMap<String, Script>,
     /// The Nodes were last looked through at this revision.
     nodes_seen: Revision,
 }
@@ -135,6 +138,7 @@ impl NodeLoop {
         process: Arc<Process>,
         sender: mpsc::UnboundedSender<News>,
         news: mpsc::UnboundedReceiver<News>,
+        scripts: BTreeMap<String, Script>,
     ) -> Self {
         let rng = process.fork_rng();
         Self {
@@ -145,6 +149,7 @@ impl NodeLoop {
             seats: BTreeMap::new(),
             timers: DelayQueue::default(),
             rng,
+            scripts,
             nodes_seen: Revision(0),
         }
     }
@@ -249,7 +254,8 @@ impl NodeLoop {
         for config in new {
             let name = config.name.clone();
             let agent = NodeAgent::new(config, None, self.rng.fork());
-            let joining = Joining { name, agent, runtime: Carrier::Fake(FakeNode::default()), keeper: None };
+            let joining =
+                Joining { name, agent, runtime: Carrier::Fake(FakeNode::scripted(&self.scripts)), keeper: None };
             self.join(joining, true);
         }
     }

@@ -49,6 +49,8 @@ struct Inner {
     index: BTreeMap<String, Image>,
     /// Contents by digest, where there is no folder; and built-in images, which are in memory anyway.
     blobs: BTreeMap<String, Arc<[u8]>>,
+    /// Built-in images that were asked for, by canonical name: they are translated and digested once.
+    known_builtin: BTreeMap<String, Image>,
 }
 
 impl fmt::Debug for ImageStore {
@@ -125,17 +127,24 @@ impl ImageStore {
 
     /// The image of a canonical name: an imported one before a built-in one.
     pub(crate) fn find(&self, canonical: &str) -> Option<Image> {
-        if let Some(image) = self.lock().index.get(canonical) {
+        let mut inner = self.lock();
+        if let Some(image) = inner.index.get(canonical) {
+            return Some(image.clone());
+        }
+        if let Some(image) = inner.known_builtin.get(canonical) {
             return Some(image.clone());
         }
         let bytes = self.builtin.as_ref()?(canonical)?;
+        // What is neither a module nor the text of one stays as it is: the container that is made of it says what is wrong.
+        let binary = if bytes.starts_with(b"\0asm") { bytes } else { to_binary(&bytes).map_or(bytes, Arc::from) };
         let image = Image {
             name: canonical.to_owned(),
-            digest: digest(&bytes),
-            size: bytes.len() as u64,
+            digest: digest(&binary),
+            size: binary.len() as u64,
             created: Timestamp::EPOCH,
         };
-        self.lock().blobs.entry(image.digest.clone()).or_insert(bytes);
+        inner.blobs.entry(image.digest.clone()).or_insert(binary);
+        inner.known_builtin.insert(canonical.to_owned(), image.clone());
         Some(image)
     }
 
@@ -169,7 +178,9 @@ impl ImageStore {
         if inner.index.values().any(|image| image.digest == digest) {
             return;
         }
-        inner.blobs.remove(digest);
+        if !inner.known_builtin.values().any(|image| image.digest == digest) {
+            inner.blobs.remove(digest);
+        }
         if let Some(path) = self.blob_path(digest)
             && let Err(error) = fs::remove_file(&path)
         {
@@ -256,5 +267,16 @@ mod tests {
         assert_eq!(&*store.contents(&builtin.digest).unwrap(), b"\0asm1234");
         let imported = store.import("coracle.dev/web:v1", MODULE).unwrap();
         assert_eq!(store.find("coracle.dev/web:v1").unwrap(), imported);
+    }
+    #[test]
+    fn a_builtin_image_may_be_text_and_outlives_an_import_of_the_same_bytes() {
+        let builtin: BuiltinImages = Arc::new(|name| (name == "coracle.dev/web:v1").then(|| b"(module)"[..].into()));
+        let store = ImageStore::open(None, Some(builtin)).unwrap();
+        let found = store.find("coracle.dev/web:v1").unwrap();
+        assert_eq!(&*store.contents(&found.digest).unwrap(), b"\0asm\x01\0\0\0");
+        store.import("coracle.dev/other:v1", b"(module)").unwrap();
+        store.remove("coracle.dev/other:v1").unwrap();
+        assert_eq!(store.find("coracle.dev/web:v1").unwrap(), found);
+        assert!(store.contents(&found.digest).is_ok());
     }
 }

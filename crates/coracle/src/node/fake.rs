@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_base::{DelayQueue, Instant, Now};
-use coracle_node::fake::FakeRuntime;
+use coracle_node::fake::{FakeRuntime, Script};
 use coracle_node::runtime::{RuntimeCommand, RuntimeEvent};
 
 /// A runtime that runs nothing, with its events to come.
@@ -16,6 +16,15 @@ pub(crate) struct FakeNode {
 }
 
 impl FakeNode {
+    /// A runtime whose containers behave as the scripts of their images say.
+    pub(crate) fn scripted(scripts: &BTreeMap<String, Script>) -> Self {
+        let mut runtime = FakeRuntime::new();
+        for (image, script) in scripts {
+            runtime.script(image, script.clone());
+        }
+        Self { runtime, ..Self::default() }
+    }
+
     /// Takes a command.
     pub(crate) fn command(&mut self, command: &RuntimeCommand, now: Now) {
         for (after, event) in self.runtime.command(command, now) {

@@ -1,0 +1,162 @@
+//! Clusters under virtual time: everything runs inline on the test's runtime, and time passes when nothing is left to do.
+
+use std::time::{Duration, Instant};
+
+use coracle::api::{Method, Request, UserInfo};
+use coracle::{Cluster, ClusterBuilder, ClusterClock, ErrorKind, Script};
+use serde_json::{Value, json};
+
+/// What an hour of virtual time may take on a busy machine, unoptimized; a second that really passes is far beyond it.
+const REAL_TIME_MAX: Duration = Duration::from_secs(20);
+
+fn virtual_cluster() -> ClusterBuilder {
+    Cluster::builder().clock(ClusterClock::Virtual).seed(7)
+}
+
+fn deployment(name: &str, replicas: u32) -> String {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "main", "image": format!("example.com/{name}:1")}]},
+            },
+        },
+    })
+    .to_string()
+}
+
+async fn read(cluster: &Cluster, path: &str) -> Value {
+    cluster.request(Request::new(Method::Get, path, UserInfo::default())).await.value()
+}
+
+async fn pods(cluster: &Cluster) -> Vec<Value> {
+    let list = read(cluster, "/api/v1/namespaces/default/pods").await;
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_on_fake_nodes_becomes_available() {
+    let real = Instant::now();
+    let cluster = virtual_cluster().fake_nodes(2).start().await.unwrap();
+    let started = cluster.now();
+    cluster.apply(&deployment("web", 3)).await.unwrap();
+    cluster.wait_for("deployment/web", "Available", Duration::from_mins(1)).await.unwrap();
+    let pods = pods(&cluster).await;
+    assert_eq!(pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count(), 3);
+    let passed = cluster.now().duration_since(started).unwrap();
+    assert!(passed < Duration::from_secs(10), "{passed:?}");
+    cluster.shutdown().await;
+    assert!(real.elapsed() < REAL_TIME_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_progress_deadline_of_ten_minutes_passes_at_once() {
+    let real = Instant::now();
+    let script = Script::pull_error("no such host");
+    let cluster = virtual_cluster().fake_nodes(1).script("example.com/web:1", script).start().await.unwrap();
+    let started = cluster.now();
+    cluster.apply(&deployment("web", 2)).await.unwrap();
+    cluster.wait_for("deployment/web", "Progressing=False", Duration::from_mins(11)).await.unwrap();
+    let passed = cluster.now().duration_since(started).unwrap();
+    assert!((600..660).contains(&passed.as_secs()), "{passed:?}");
+    let web = read(&cluster, "/apis/apps/v1/namespaces/default/deployments/web").await;
+    let conditions = web["status"]["conditions"].as_array().unwrap();
+    let progressing = conditions.iter().find(|condition| condition["type"] == "Progressing").unwrap();
+    assert_eq!(progressing["reason"], "ProgressDeadlineExceeded");
+    let pods = pods(&cluster).await;
+    assert_eq!(pods[0]["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "ImagePullBackOff");
+    assert!(real.elapsed() < REAL_TIME_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_a_crash_loop_has_its_sixteen_restarts() {
+    let real = Instant::now();
+    let script = Script::exits(Duration::ZERO, 1);
+    let cluster = virtual_cluster().fake_nodes(1).script("example.com/web:1", script).start().await.unwrap();
+    cluster.apply(&deployment("web", 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    let pods = pods(&cluster).await;
+    let container = &pods[0]["status"]["containerStatuses"][0];
+    // At 0, 0, 10, 30, 70, 150 and 310 s, and every 300 s from there on.
+    assert_eq!(container["restartCount"], 16, "{container:#}");
+    assert_eq!(container["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    assert!(real.elapsed() < REAL_TIME_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_ready_when_its_probe_says_so() {
+    let script = Script::ready_after(Duration::from_secs(42));
+    let cluster = virtual_cluster().fake_nodes(1).script("example.com/slow:1", script).start().await.unwrap();
+    let started = cluster.now();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "slow"},
+        "spec": {"containers": [{
+            "name": "main", "image": "example.com/slow:1",
+            "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1},
+        }]},
+    });
+    cluster.apply(&pod.to_string()).await.unwrap();
+    cluster.wait_for("pod/slow", "phase=Running", Duration::from_secs(5)).await.unwrap();
+    cluster.wait_for("pod/slow", "Ready", Duration::from_mins(2)).await.unwrap();
+    let passed = cluster.now().duration_since(started).unwrap();
+    assert!((42..50).contains(&passed.as_secs()), "{passed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clusters_share_a_program_and_its_time() {
+    let one = virtual_cluster().fake_nodes(1).start().await.unwrap();
+    let other = virtual_cluster().fake_nodes(1).start().await.unwrap();
+    one.apply(&deployment("web", 1)).await.unwrap();
+    one.wait_for("deployment/web", "Available", Duration::from_mins(1)).await.unwrap();
+    assert!(pods(&other).await.is_empty());
+    one.shutdown().await;
+    other.apply(&deployment("web", 2)).await.unwrap();
+    other.wait_for("deployment/web", "Available", Duration::from_mins(1)).await.unwrap();
+    assert_eq!(pods(&other).await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_draws_the_same_names() {
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let cluster = virtual_cluster().fake_nodes(2).start().await.unwrap();
+        cluster.apply(&deployment("web", 3)).await.unwrap();
+        cluster.wait_for("deployment/web", "Available", Duration::from_mins(1)).await.unwrap();
+        let pods = pods(&cluster).await;
+        names.push(pods.iter().map(|pod| pod["metadata"]["name"].clone()).collect::<Vec<_>>());
+        cluster.shutdown().await;
+    }
+    assert_eq!(names[0], names[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_knows_no_virtual_time_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for (builder, message) in [
+        (
+            virtual_cluster().nodes(1),
+            "a cluster under virtual time has fake nodes only: guests run on threads, in real time",
+        ),
+        (
+            virtual_cluster().data_dir(directory.path()),
+            "a cluster under virtual time is in memory: a disk knows no virtual time",
+        ),
+        (
+            virtual_cluster().listen(([127, 0, 0, 1], 0).into()),
+            "a cluster under virtual time has no socket: who connects would not share its time",
+        ),
+    ] {
+        let error = builder.start().await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Invalid, message));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn virtual_time_needs_a_runtime_of_one_thread() {
+    let error = virtual_cluster().start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("current_thread"), "{error}");
+}
