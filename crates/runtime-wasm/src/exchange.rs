@@ -9,67 +9,98 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use wasmtime_wasi_http::WasiBody;
 
-/// The requests of one connection.
+/// How much is read of a request's body that the guest leaves unread, so that the connection can go on: Go's own figure.
+const UNREAD_MAX: usize = 256 << 10;
+
+/// The requests of one connection. It is changed by the connection's own task, which closes it too, so that who sees the
+/// close sees all of this.
 #[derive(Debug, Default)]
 pub(crate) struct Exchanges {
-    /// Request bodies that are not read to their end, and responses that are not all written.
+    /// Request bodies that are not read to their end, and requests that are not answered to the end.
     open: AtomicUsize,
-    /// The connection was idle when its service began to end, and no request was begun since.
-    drained: AtomicBool,
+    /// The service ends.
+    ending: AtomicBool,
+    /// The client expects the close: it was told of it or asked for it; or an answer broke off.
+    expected: AtomicBool,
 }
 
 impl Exchanges {
     /// A request begins.
-    pub(crate) fn begin(self: &Arc<Self>) -> Exchange {
-        self.drained.store(false, Ordering::Release);
+    pub(crate) fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Exchange {
         self.open.fetch_add(1, Ordering::AcqRel);
-        Exchange(Arc::clone(self))
+        let asks = |value: &http::HeaderValue| value.to_str().is_ok_and(|text| text.to_lowercase().contains("close"));
+        let asks_for_close = request.headers().get_all(http::header::CONNECTION).iter().any(asks);
+        if request.version() < Version::HTTP_11 || asks_for_close {
+            self.expected.store(true, Ordering::Release);
+        }
+        Exchange { exchanges: Arc::clone(self), head: request.method() == Method::HEAD, answered: false }
     }
 
-    /// The request's body. One that is not read to its end leaves its rest on the connection, which then never is idle again.
+    /// The request's body.
     pub(crate) fn request(self: &Arc<Self>, body: Incoming) -> Asked {
         let exchanges = (!body.is_end_stream()).then(|| {
             self.open.fetch_add(1, Ordering::AcqRel);
             Arc::clone(self)
         });
-        Asked { body, exchanges }
+        Asked { body: Some(body), exchanges }
     }
 
-    /// The service begins to end. Before the connection is closed, so that who sees the close sees this too.
+    /// The service begins to end: before the connection does.
     pub(crate) fn drain(&self) {
-        self.drained.store(self.open.load(Ordering::Acquire) == 0, Ordering::Release);
+        self.ending.store(true, Ordering::Release);
     }
 
-    /// Whether the close of the connection left nothing that was begun.
+    /// Whether the connection was closed because its service ends, behind whole answers and before a request was begun,
+    /// and the client cannot know.
     pub(crate) fn are_drained(&self) -> bool {
-        self.drained.load(Ordering::Acquire)
+        self.ending.load(Ordering::Acquire)
+            && !self.expected.load(Ordering::Acquire)
+            && self.open.load(Ordering::Acquire) == 0
     }
 }
 
-/// A request that was begun and is not answered; it is over when this, or the response's body, is dropped.
+/// A request that was begun. Dropped before it was answered to the end, it has broken off.
 #[derive(Debug)]
-pub(crate) struct Exchange(Arc<Exchanges>);
+pub(crate) struct Exchange {
+    exchanges: Arc<Exchanges>,
+    head: bool,
+    answered: bool,
+}
 
 impl Exchange {
-    pub(crate) fn response(self, body: WasiBody) -> Answered {
-        Answered { body, _exchange: self }
+    /// Its response, at the moment at which it is sent.
+    pub(crate) fn response(mut self, response: Response<WasiBody>) -> Response<Answered> {
+        if self.exchanges.ending.load(Ordering::Acquire) {
+            // From now on every response says `connection: close`.
+            self.exchanges.expected.store(true, Ordering::Release);
+        }
+        let bodyless = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.answered = self.head || bodyless || response.body().is_end_stream();
+        response.map(|body| Answered { body, exchange: self })
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        if !self.answered {
+            self.exchanges.expected.store(true, Ordering::Release);
+        }
+        self.exchanges.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 /// The body of a request.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    body: Incoming,
+    /// Until it is dropped.
+    body: Option<Incoming>,
     /// Until it is read to its end.
     exchanges: Option<Arc<Exchanges>>,
 }
@@ -82,9 +113,11 @@ impl Body for Asked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if (frame.is_none() || self.body.is_end_stream())
-            && let Some(exchanges) = self.exchanges.take()
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if (frame.is_none() || body.is_end_stream())
+            && let Some(exchanges) = this.exchanges.take()
         {
             exchanges.open.fetch_sub(1, Ordering::AcqRel);
         }
@@ -92,11 +125,33 @@ impl Body for Asked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+/// A body that the guest leaves unread is read to its end. If it were dropped, the connection would be closed behind the
+/// answer, and a client that has not been told would lose its next request.
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let (Some(exchanges), Some(body)) = (self.exchanges.take(), self.body.take()) else { return };
+        // Without one the runtime is going, and its connections with it.
+        let Ok(handle) = Handle::try_current() else { return };
+        let mut rest = Asked { body: Some(body), exchanges: Some(exchanges) };
+        handle.spawn(async move {
+            let mut read = 0;
+            while read <= UNREAD_MAX {
+                match rest.frame().await {
+                    Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                    Some(Err(_)) | None => break,
+                }
+            }
+            // Too much: the connection ends with this request, and its service hears of nothing that is drained.
+            drop(rest.exchanges.take());
+        });
     }
 }
 
@@ -104,7 +159,7 @@ impl Body for Asked {
 #[derive(Debug)]
 pub(crate) struct Answered {
     body: WasiBody,
-    _exchange: Exchange,
+    exchange: Exchange,
 }
 
 impl Body for Answered {
@@ -115,7 +170,12 @@ impl Body for Answered {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.exchange.answered |= match &frame {
+            Some(frame) => frame.is_ok() && self.body.is_end_stream(),
+            None => true,
+        };
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -12,6 +12,7 @@ use coracle_api::Uid;
 use coracle_node::runtime::{ByteStream, Exit, OpenError};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -85,11 +86,12 @@ impl Ports {
             .addresses
             .get(pod)
             .map_or_else(|| format!("pod {pod} port {port}"), |ip| std::net::SocketAddr::new(*ip, port).to_string());
-        drop(inner);
         let refused = |why: &str| OpenError(format!("dial tcp {at}: connect: {why}"));
         let service = service.ok_or_else(|| refused("connection refused"))?;
+        // Under the lock: a service that listens no more knows of all its connections.
         let permit =
             Arc::clone(&service.connections).try_acquire_owned().map_err(|_| refused("too many connections"))?;
+        drop(inner);
         let exchanges = Arc::<Exchanges>::default();
         let (theirs, ours) = pipe::pair(&exchanges);
         shared.io.spawn(service.connection(ours, exchanges, permit));
@@ -190,10 +192,10 @@ impl Service {
         exchanges: Arc<Exchanges>,
         _permit: OwnedSemaphorePermit,
     ) {
-        let service = service_fn(|request| {
-            let (service, exchange) = (Arc::clone(&self), exchanges.begin());
+        let service = service_fn(|request: Request<Incoming>| {
+            let (service, exchange) = (Arc::clone(&self), exchanges.begin(&request));
             let request = request.map(|body| exchanges.request(body));
-            async move { Ok::<_, Infallible>(service.respond(request).await.map(|body| exchange.response(body))) }
+            async move { Ok::<_, Infallible>(exchange.response(service.respond(request).await)) }
         });
         let mut connection =
             pin!(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service));
