@@ -23,7 +23,8 @@ mod handover;
 mod names;
 
 use endpoints::Endpoint;
-pub(crate) use endpoints::{Unroutable, node_ports, service_port};
+use endpoints::Unroutable;
+pub(crate) use endpoints::{has_endpoints, node_ports, service_port};
 use handover::ServiceStream;
 use names::Name;
 

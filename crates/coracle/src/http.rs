@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::process::{Answer, Process};
+use crate::tunnel;
 
 mod admin;
 pub(crate) mod listen;
@@ -60,8 +61,12 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
     if path == "/metrics" || path.starts_with("/coracle/") {
         return admin::serve(process, parts, &path, &user, body).await;
     }
-    let limit = process.options.max_body;
-    let body = read_body(body, limit).await?;
+    // What is passed on to a pod is not read here.
+    let (body, passed_on) = if tunnel::is_proxy(&path) {
+        (Bytes::new(), body)
+    } else {
+        (read_body(body, process.options.max_body).await?, Body::empty())
+    };
     let websocket = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
     let request = Request {
         method: method(&parts.method)?,
@@ -83,7 +88,7 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
             Ok(from_response(response))
         }
         Answer::Watch(watcher) => Ok(watch::respond(process, watcher)),
-        Answer::Tunnel(tunnel) => crate::tunnel::respond(process, tunnel, websocket, parts).await,
+        Answer::Tunnel(tunnel) => tunnel::respond(process, tunnel, websocket, parts, passed_on).await,
     }
 }
 

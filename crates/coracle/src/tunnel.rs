@@ -15,17 +15,31 @@ use serde_json::Value;
 use crate::logs::{Instance, LogQuery, LogStore};
 use crate::process::Process;
 
-/// Joins a client to what its request turned into.
+mod port_forward;
+mod proxy;
+mod spdy;
+
+pub(crate) use proxy::is_proxy;
+
+/// Joins a client to what its request turned into. The body is that of a request to be passed on.
 pub(crate) async fn respond(
     process: &Arc<Process>,
     tunnel: TunnelSpec,
     websocket: Option<WebSocketUpgrade>,
     parts: &Parts,
+    body: Body,
 ) -> Result<Response<Body>, Status> {
-    let _ = (websocket, parts);
     match tunnel {
         TunnelSpec::Log { pod: (namespace, name, uid), container, options, .. } => {
             log(process, &namespace, &name, &uid, &container, options)
+        }
+        TunnelSpec::PortForward { node, pod: (_, name, uid), ports } => {
+            let target = port_forward::Target { process: Arc::clone(process), node, name, uid };
+            port_forward::respond(target, ports, websocket, parts)
+        }
+        TunnelSpec::Proxy { namespace, resource, name, port, https, .. } => {
+            let target = proxy::Target { namespace, resource, name, port, https };
+            proxy::respond(process, target, parts, body).await
         }
         _ => Err(Status::failure(501, Some(Reason::ServiceUnavailable), "this stream is not served yet")),
     }

@@ -24,7 +24,7 @@ pub(super) struct Endpoint {
 
 /// Why there is nobody to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unroutable {
+pub(super) enum Unroutable {
     /// There is no such service.
     #[error("there is no service {0:?}")]
     NoService(String),
@@ -188,6 +188,11 @@ pub(super) fn candidates(
         ready.rotate_left(turn() % count);
     }
     Ok(ready)
+}
+
+/// Whether somebody is ready behind a port.
+pub(crate) fn has_endpoints(view: &View, to: &ServicePort) -> bool {
+    candidates(view, to, || 0).is_ok()
 }
 
 /// The addresses of a service's ready endpoints.

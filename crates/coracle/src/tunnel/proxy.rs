@@ -19,15 +19,15 @@ use crate::process::Process;
 /// How many parts a path has before what is passed on: `/api/v1/namespaces/NAMESPACE/RESOURCE/NAME/proxy`.
 const OWN_PARTS: usize = 7;
 /// Headers of one connection (RFC 9110, 7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// What is passed on to whom.
@@ -129,7 +129,8 @@ fn pod_port(view: &View, target: &Target) -> Result<(String, coracle_api::Uid, S
         None => ports.next().and_then(number).or(Some(80)),
         Some(text) => text.parse().ok().or_else(|| ports.find(|port| port["name"] == text).and_then(number)),
     };
-    let unknown = || unreachable(&format!("dial tcp: lookup tcp/{}: unknown port", target.port.as_deref().unwrap_or("")));
+    let unknown =
+        || unreachable(&format!("dial tcp: lookup tcp/{}: unknown port", target.port.as_deref().unwrap_or("")));
     let address = pod["status"]["podIP"].as_str().unwrap_or_default().to_owned();
     Ok((node, uid, address, port.ok_or_else(unknown)?))
 }
@@ -144,7 +145,9 @@ fn request(parts: &Parts, rest: &str, host: &str, body: Body) -> Result<Request<
     headers.clone_from(&parts.headers);
     drop_hop_by_hop(headers);
     let credentials = |name: &HeaderName| {
-        *name == header::AUTHORIZATION || name.as_str().starts_with("impersonate-") || name.as_str().starts_with("x-remote-")
+        *name == header::AUTHORIZATION
+            || name.as_str().starts_with("impersonate-")
+            || name.as_str().starts_with("x-remote-")
     };
     for name in headers.keys().filter(|name| credentials(name)).cloned().collect::<Vec<_>>() {
         headers.remove(name);
@@ -174,7 +177,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in named.iter().map(HeaderName::as_str).chain(HOP_BY_HOP) {
         headers.remove(name);
     }
 }
@@ -219,7 +222,9 @@ mod tests {
     fn only_the_proxy_of_pods_and_services_gets_bodies() {
         assert!(is_proxy(PATH));
         assert!(is_proxy("/api/v1/namespaces/shop/pods/web/proxy"));
-        for path in ["/api/v1/namespaces/shop/pods/proxy", "/api/v1/namespaces/proxy", "/api/v1/namespaces/shop/pods/web/log"] {
+        for path in
+            ["/api/v1/namespaces/shop/pods/proxy", "/api/v1/namespaces/proxy", "/api/v1/namespaces/shop/pods/web/log"]
+        {
             assert!(!is_proxy(path), "{path}");
         }
     }

@@ -119,7 +119,7 @@ impl Decoder {
             if self.buffer.len() < 8 {
                 return Ok(None);
             }
-            let (first, second) = (self.buffer[..4].get_u32(), self.buffer[4..8].get_u32());
+            let (first, second) = ((&self.buffer[..4]).get_u32(), (&self.buffer[4..8]).get_u32());
             let (flags, length) = ((second >> 24) as u8, (second & 0x00ff_ffff) as usize);
             let start = (first >> 16) as u16;
             if start & CONTROL == 0 {
@@ -156,7 +156,7 @@ impl Decoder {
         if body.len() < fixed {
             return Err(SpdyError::Length(kind, body.len()));
         }
-        let id = if fixed > 0 { body[..4].get_u32() & 0x7fff_ffff } else { 0 };
+        let id = if fixed > 0 { (&body[..4]).get_u32() & 0x7fff_ffff } else { 0 };
         Ok(match kind {
             1 => {
                 body.advance(fixed);
@@ -237,7 +237,8 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// A stream is taken. The header block is empty and stored, which is zlib too and needs no compressor.
+    /// A stream is taken. The header block says that there is no header: in a stored block, which is zlib too and needs no
+    /// compressor, and an empty one behind it, at which readers give out what they have.
     pub(super) fn syn_reply(&mut self, stream: u32) -> Bytes {
         let mut body = BytesMut::new();
         body.put_u32(stream);
@@ -246,6 +247,7 @@ impl Encoder {
             self.begun = true;
         }
         body.put_slice(&[0, 4, 0, 0xfb, 0xff, 0, 0, 0, 0]);
+        body.put_slice(&[0, 0, 0, 0xff, 0xff]);
         control(2, &body)
     }
 }

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 /// Two header blocks of one session, made by zlib with the dictionary.
-const ERROR_BLOCK: &str = "78f9e3c6a7c202253a703a2b294a4dcc851625aca9a0808614cb45a024cc64610024398b209198094adc8c0600000000ffff";
+const ERROR_BLOCK: &str =
+    "78f9e3c6a7c202253a703a2b294a4dcc851625aca9a0808614cb45a024cc64610024398b209198094adc8c0600000000ffff";
 const DATA_BLOCK: &str = "c2aa15540a2512d209000000ffff";
 
 fn bytes(hex: &str) -> Vec<u8> {
