@@ -126,7 +126,8 @@ pub(crate) fn resolve(view: &View, from: &Uid, name: &str) -> Result<Vec<IpAddr>
 
 /// Tries the endpoints in turn; when all refuse, those that come next.
 async fn connect(process: &Arc<Process>, to: &ServicePort) -> Result<ByteStream, OpenError> {
-    if to.service == ObjectKey::new(SERVICES, "default", "kubernetes") {
+    let is_api = to.service == ObjectKey::new(SERVICES, "default", "kubernetes");
+    if is_api && endpoints::service_port(&process.view(), &to.service, Some(&to.port.to_string())).is_some() {
         return api_server(process).await;
     }
     let deadline = Instant::now() + ENDPOINTS_WAIT;
