@@ -44,7 +44,7 @@ fn after_the_machine_slept_every_node_gets_a_whole_grace() {
     let mut h = harness("node/a Ready=True\nnode/b Ready=True");
     h.settle();
     beat(&mut h, &["a", "b"], 40);
-    h.world.now = h.world.now.after(Duration::from_secs(3600));
+    h.world.now = h.world.now.after(Duration::from_hours(1));
     let (view, now) = (h.world.view(), h.world.now);
     h.manager.clock_jumped(&view, now);
     h.advance(Duration::from_secs(49));

@@ -34,9 +34,17 @@ const CONTAINER_STATUS: Fields = Fields::Only(&[
     ("ready", Fields::All),
     ("started", Fields::All),
     ("restartCount", Fields::All),
-    ("state", Fields::All),
-    ("lastState", Fields::All),
+    ("state", STATE),
+    ("lastState", Fields::Only(&[("terminated", Fields::Only(&[("finishedAt", Fields::All)]))])),
 ]);
+
+const STATE: Fields = Fields::Only(&[
+    ("running", Fields::Only(&[])),
+    ("waiting", Fields::Only(&[("reason", Fields::All)])),
+    ("terminated", Fields::Only(&[("reason", Fields::All), ("exitCode", Fields::All), ("signal", Fields::All)])),
+]);
+
+const CONDITION: Fields = Fields::Only(&[("type", Fields::All), ("status", Fields::All), ("reason", Fields::All)]);
 
 /// What a pod's row looks at.
 pub(super) const FIELDS: Fields = Fields::Only(&[
@@ -58,7 +66,7 @@ pub(super) const FIELDS: Fields = Fields::Only(&[
         Fields::Only(&[
             ("phase", Fields::All),
             ("reason", Fields::All),
-            ("conditions", Fields::All),
+            ("conditions", CONDITION),
             ("podIP", Fields::All),
             ("podIPs", Fields::All),
             ("nominatedNodeName", Fields::All),
