@@ -260,7 +260,7 @@ fn is_met(object: &Value, condition: &str) -> bool {
     let is_field = match &status[name] {
         Value::String(text) => text == wanted,
         Value::Null => false,
-        other => other.to_string() == wanted,
+        other => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *other),
     };
     is_field || status["conditions"].as_array().is_some_and(|conditions| conditions.iter().any(has))
 }

@@ -27,13 +27,13 @@ pub(super) struct Endpoint {
 pub(super) enum Unroutable {
     /// There is no such service.
     #[error("there is no service {0:?}")]
-    NoService(String),
+    Service(String),
     /// It has no such port.
     #[error("no service port {1} found for service {0:?}")]
-    NoPort(String, u16),
+    Port(String, u16),
     /// Nobody is ready.
     #[error("no endpoints available for service {0:?}")]
-    NoEndpoints(String),
+    Endpoints(String),
 }
 
 /// What is read of a Service.
@@ -47,26 +47,26 @@ struct Service {
 #[serde(default, rename_all = "camelCase")]
 struct ServiceSpec {
     #[serde(rename = "type")]
-    service_type: String,
+    kind: String,
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<String>,
     external_name: Option<String>,
     selector: Option<std::collections::BTreeMap<String, String>>,
     session_affinity: Option<String>,
-    ports: Option<Vec<Port>>,
+    ports: Option<Vec<PortSpec>>,
 }
 
 /// A port of a Service or of a slice.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Port {
+struct PortSpec {
     name: Option<String>,
     port: Option<u16>,
     protocol: Option<String>,
     node_port: Option<u16>,
 }
 
-impl Port {
+impl PortSpec {
     fn is_tcp(&self) -> bool {
         self.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
     }
@@ -80,7 +80,7 @@ impl Port {
 #[serde(default)]
 struct Slice {
     endpoints: Option<Vec<SliceEndpoint>>,
-    ports: Option<Vec<Port>>,
+    ports: Option<Vec<PortSpec>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,7 +142,7 @@ pub(super) fn cluster_ip(view: &View, key: &ObjectKey) -> Option<IpAddr> {
 /// The name outside that a service stands for.
 pub(super) fn external_name(view: &View, key: &ObjectKey) -> Option<String> {
     let service = service(view, key)?;
-    if service.spec.service_type == "ExternalName" { service.spec.external_name.clone() } else { None }
+    if service.spec.kind == "ExternalName" { service.spec.external_name.clone() } else { None }
 }
 
 /// The node ports of a service that are TCP, and its ports behind them.
@@ -168,18 +168,18 @@ pub(super) fn candidates(
     turn: impl FnOnce() -> usize,
 ) -> Result<Vec<Endpoint>, Unroutable> {
     let name = || to.service.name.to_string();
-    let service = service(view, &to.service).ok_or_else(|| Unroutable::NoService(name()))?;
+    let service = service(view, &to.service).ok_or_else(|| Unroutable::Service(name()))?;
     let spec = &service.spec;
     let mut ready = if spec.cluster_ip.as_deref() == Some("None") {
         // There is nobody in between who could know the ports.
         usable(view, &to.service, |_| Some(to.port), |_| true)
     } else {
-        let is_wanted = |port: &&Port| port.port == Some(to.port) && port.is_tcp();
-        let port = spec.ports.iter().flatten().find(is_wanted).ok_or_else(|| Unroutable::NoPort(name(), to.port))?;
+        let is_wanted = |port: &&PortSpec| port.port == Some(to.port) && port.is_tcp();
+        let port = spec.ports.iter().flatten().find(is_wanted).ok_or_else(|| Unroutable::Port(name(), to.port))?;
         usable(view, &to.service, |slice| named(slice, port.name()), |_| true)
     };
     if ready.is_empty() {
-        return Err(Unroutable::NoEndpoints(name()));
+        return Err(Unroutable::Endpoints(name()));
     }
     if spec.session_affinity.as_deref() == Some("ClientIP") {
         ready.sort_by_key(|endpoint| std::cmp::Reverse(preference(&to.peer, endpoint)));
