@@ -1,1 +1,17 @@
-//! Coracle's benches.
+//! Coracle's benches: what a cluster in this process does, against the project's targets.
+//!
+//! Each module measures one thing and tells the [`Report`], which prints it with its target. `cluster.rs` runs them.
+
+pub mod client;
+pub mod cpu;
+pub mod deletions;
+pub mod deployment;
+pub mod lists;
+pub mod scheduling;
+pub mod start;
+pub mod writes;
+
+mod objects;
+mod report;
+
+pub use report::{Report, Target};

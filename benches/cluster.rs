@@ -1,0 +1,58 @@
+//! Measures a cluster in this process against its targets: `cargo bench -p coracle-benches [-- PART..]`.
+//!
+//! Parts: start, deployment, cpu, writes, lists, scheduling, deletions; all of them without an argument. Times are real, on
+//! this machine as it is now: the figures of a busy one are worse, the CPU times less so.
+
+use std::process::ExitCode;
+
+use coracle_benches::{Report, client, cpu, deletions, deployment, lists, scheduling, start, writes};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let result =
+        if arguments.first().is_some_and(|first| first == client::ARGUMENT) { client::main() } else { run(&arguments) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln_line(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(parts: &[String]) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|name| name == part);
+    let mut report = Report::default();
+    runtime.block_on(async {
+        if wanted("start") {
+            start::measure(&mut report).await?;
+        }
+        if wanted("deployment") {
+            deployment::measure(&mut report).await?;
+        }
+        if wanted("cpu") {
+            cpu::measure(&mut report).await?;
+        }
+        if wanted("writes") {
+            writes::measure(&mut report).await?;
+        }
+        if wanted("lists") {
+            lists::measure(&mut report).await?;
+        }
+        if wanted("scheduling") {
+            scheduling::measure(&mut report).await?;
+        }
+        if wanted("deletions") {
+            deletions::measure(&mut report).await?;
+        }
+        anyhow::Ok(())
+    })?;
+    report.end();
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where the program's error is told")]
+fn eprintln_line(line: &str) {
+    eprintln!("{line}");
+}
