@@ -32,14 +32,13 @@ pub(crate) fn post(path: &str, object: Value) -> Request {
     Request::new(Method::Post, path, UserInfo::default()).json(object)
 }
 
-/// A pod of about two kilobytes once it is stored, as pods of a Deployment are.
+/// A pod of about two and a half kilobytes once it is stored, as pods of a Deployment are.
 pub(crate) fn pod(number: usize, spec: &Value) -> Value {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "name": format!("pod-{number:05}"),
             "labels": {"app": "bench", "pod-template-hash": "5d4f7c9b66"},
-            "annotations": {"example.com/note": "x".repeat(400)},
         },
         "spec": {"containers": [{
             "name": "main", "image": "example.com/app:1",
