@@ -7,6 +7,7 @@ mod crashes;
 mod deletion;
 mod determinism;
 mod nodes;
+mod placement;
 mod rollouts;
 mod scale;
 mod swarm;

@@ -152,7 +152,13 @@ impl Brain {
     }
 
     /// The new view, before anybody is told that his write is in it.
+    ///
+    /// After a start the log is applied as far as it is known to be committed, and the rest only once this member leads: before that
+    /// a view may lack writes that were acknowledged, and nobody sees it.
     fn publish(&self) {
+        if !self.plane.is_leading() {
+            return;
+        }
         let view = self.plane.view();
         self.views.send_if_modified(|current| {
             let changed = current.revision() != view.revision();

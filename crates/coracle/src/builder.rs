@@ -16,7 +16,7 @@ use coracle_engine::{ControlPlane, ControlPlaneOptions, Restored};
 use coracle_node::fake::Script;
 use coracle_node::{Capacity, NodeAgent, NodeConfig};
 use coracle_raft::{Config, MemberId};
-use coracle_store::StoreOptions;
+use coracle_store::{Store, StoreOptions};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -189,7 +189,8 @@ impl ClusterBuilder {
         let (database, restored) = self.open_log(&plane_options)?;
         let plane = ControlPlane::new(clock.now(), plane_options, restored);
         let (brain, inputs) = mpsc::channel(brain::INPUTS_MAX);
-        let (views, view) = watch::channel(plane.view().clone());
+        // What the plane has before it leads is not everything that was acknowledged.
+        let (views, view) = watch::channel(Store::new(StoreOptions::default()).view());
         let mut authenticator = Authenticator::default();
         authenticator.allow(&token, UserInfo::admin("admin"));
         let process = Arc::new(Process {
