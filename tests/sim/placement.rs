@@ -15,20 +15,26 @@ fn a_pod_that_fits_nowhere_says_why_and_is_placed_as_soon_as_there_is_room() {
     c.advance(secs(1));
     c.apply("pod/c image=v1 cpu=3");
     c.advance(mins(2));
-    c.check("pod/c states", expect![[r#"
+    c.check(
+        "pod/c states",
+        expect![[r#"
         +0s    Pending
-    "#]]);
+    "#]],
+    );
     c.check("pod/c events", expect![[r#"
         Warning FailedScheduling x1 0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.
     "#]]);
     c.delete("pod/a", Propagation::Background);
     c.advance(secs(2));
     assert_eq!(ready_pods(&c), 2);
-    c.check("pod/c states", expect![[r#"
+    c.check(
+        "pod/c states",
+        expect![[r#"
         +0s    Pending
         +120s  Pending, c: Waiting ContainerCreating restarts=0
         +120s  Running, c: Running ready restarts=0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -65,16 +71,22 @@ fn a_paused_deployment_rolls_when_it_is_resumed() {
     c.run_until_converged();
     c.apply("deployment/web paused=true image=v2");
     c.advance(mins(1));
-    c.check("deployment/web conditions", expect![[r#"
+    c.check(
+        "deployment/web conditions",
+        expect![[r#"
         Available=True MinimumReplicasAvailable
         Progressing=Unknown DeploymentPaused
-    "#]]);
+    "#]],
+    );
     assert!(!c.show("deployment/web pods").contains("v2"));
     c.apply("deployment/web paused=false");
     c.run_until_converged();
-    c.check("deployment/web pods", expect![[r#"
+    c.check(
+        "deployment/web pods",
+        expect![[r#"
         v2 node-1 Running, c: Running ready restarts=0
         v2 node-2 Running, c: Running ready restarts=0
         v2 node-2 Running, c: Running ready restarts=0
-    "#]]);
+    "#]],
+    );
 }

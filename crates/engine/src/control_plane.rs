@@ -72,7 +72,10 @@ pub struct ControlPlane {
     batches: BTreeMap<raft::ProposalId, (Vec<ProposalId>, Entry)>,
     next_batch: u64,
     last_time: Timestamp,
+    /// The index and term of the last entry that is in the state.
     applied: (u64, u64),
+    /// The index of the last snapshot.
+    saved: u64,
     log_bytes: usize,
     snapshotting: bool,
 }
@@ -85,9 +88,12 @@ impl ControlPlane {
             Some(Restored { store, raft }) => (store, Some(raft)),
             None => (None, None),
         };
-        let log_bytes = log.as_ref().map_or(0, |log| log.entries.iter().map(|entry| entry.data.len()).sum());
+        let saved = log.as_ref().map_or((0, 0), |log| (log.snapshot.index, log.snapshot.term));
+        let behind = log.iter().flat_map(|log| &log.entries).filter(|entry| entry.index > saved.0);
+        let log_bytes = behind.map(|entry| entry.data.len()).sum();
         let store = store.unwrap_or_else(|| Store::new(options.store.clone()));
         let view = store.view();
+        let last_time = view.time();
         let raft = raft::Member::new(now, options.raft.clone(), log, rng.fork());
         Self {
             registry: Registry::builtin(),
@@ -101,8 +107,9 @@ impl ControlPlane {
             pending: VecDeque::new(),
             batches: BTreeMap::new(),
             next_batch: 0,
-            last_time: Timestamp::EPOCH,
-            applied: (0, 0),
+            last_time,
+            applied: saved,
+            saved: saved.0,
             log_bytes,
             snapshotting: false,
             options,
@@ -150,6 +157,7 @@ impl ControlPlane {
             }
             Input::SnapshotSaved { index, term } => {
                 self.snapshotting = false;
+                self.saved = index;
                 self.step_raft(now, raft::Input::SnapshotSaved { index, term }, &mut out);
             }
         }
@@ -288,7 +296,9 @@ impl ControlPlane {
     }
 
     fn snapshot(&mut self, out: &mut Vec<Output>) {
-        if self.log_bytes < self.options.snapshot_after || self.snapshotting {
+        // A log that was large at the start is not applied yet: what is saved then is the snapshot that it came with.
+        let nothing_new = self.applied.0 <= self.saved;
+        if self.log_bytes < self.options.snapshot_after || self.snapshotting || nothing_new {
             return;
         }
         self.log_bytes = 0;

@@ -1,6 +1,7 @@
 //! A disk that takes its time, and loses what it has not written when the power goes.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use coracle_base::{Instant, Rng};
@@ -11,7 +12,7 @@ use coracle_store::{Store, StoreOptions};
 const LATENCY_MICROS: (u64, u64) = (100, 4_000);
 
 /// One member's log and snapshots.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Disk {
     entries: Vec<LogEntry>,
     hard_state: Option<HardState>,
@@ -23,6 +24,19 @@ pub(crate) struct Disk {
     pending: VecDeque<(PersistId, WalBatch)>,
     /// When the last of them is.
     busy_until: Instant,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ends = |entry: Option<&LogEntry>| entry.map(|entry| (entry.index, entry.term));
+        f.debug_struct("Disk")
+            .field("entries", &(ends(self.entries.first()), ends(self.entries.last())))
+            .field("hard_state", &self.hard_state)
+            .field("snapshot", &self.snapshot)
+            .field("snapshots", &self.snapshots.iter().map(|(index, _)| *index).collect::<Vec<_>>())
+            .field("pending", &self.pending.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Disk {

@@ -1,5 +1,6 @@
 //! No acknowledged write is lost: after a crash and a restart everything that was visible before is there, as it was.
 
+use coracle_api::Object;
 use coracle_store::View;
 
 use super::{Broken, Checked};
@@ -12,7 +13,8 @@ pub(super) fn check(before: &View, now: &View) -> Checked {
     }
     match now.at(before.revision()) {
         Ok(then) if then.digest() != before.digest() => {
-            broken(format!("the state of revision {} is another one than before the crash", before.revision()))
+            let what = difference(before, &then);
+            broken(format!("the state of revision {} is another one than before the crash: {what}", before.revision()))
         }
         Ok(_) => Ok(()),
         // A snapshot may not reach back that far: then the objects tell.
@@ -31,4 +33,21 @@ fn objects(before: &View, now: &View) -> Checked {
         }
     }
     Ok(())
+}
+
+/// What two states of one revision differ in.
+fn difference(before: &View, now: &View) -> String {
+    let mut found = Vec::new();
+    for resource in before.resources().into_iter().chain(now.resources()) {
+        for object in before.list(&resource, None).chain(now.list(&resource, None)) {
+            let (old, new) = (before.object(object.key()), now.object(object.key()));
+            if old != new {
+                let text = |object: Option<&std::sync::Arc<Object>>| {
+                    object.map_or("nothing".into(), |object| String::from_utf8_lossy(object.body()).into_owned())
+                };
+                found.push(format!("{}: {} became {}", object.key(), text(old), text(new)));
+            }
+        }
+    }
+    found.pop().unwrap_or_else(|| "the objects are equal, what is allotted is not".into())
 }

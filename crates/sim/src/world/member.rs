@@ -127,7 +127,7 @@ impl World {
         if let Some(lost) = self.member.lost.take()
             && let Err(broken) = Invariants::recovered(&lost, &view)
         {
-            panic!("{broken}");
+            panic!("{broken}; the log: {:?}", self.member.disk);
         }
         let connected: Vec<String> =
             self.seats.iter().filter(|(_, seat)| seat.hears()).map(|(name, _)| name.clone()).collect();
