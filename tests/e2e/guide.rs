@@ -107,13 +107,13 @@ fn events_tell_what_happened(cluster: &Cluster) {
         Normal  Created  AGE  kubelet  Container created
         Normal  Started  AGE  kubelet  Container started
     "#]]
-    .assert_eq(&events(cluster, &format!("pod {}", name(&pod))));
+    .assert_eq(&events(cluster, &format!("pod {}", name(&pod)), "Started"));
     expect![[r"
         Type  Reason  Age  From  Message
         ----  ------  ----  ----  -------
         Normal  ScalingReplicaSet  AGE  deployment-controller  Scaled up replica set REPLICASET from 0 to 4
     "]]
-    .assert_eq(&events(cluster, "deployment express-api-deployment"));
+    .assert_eq(&events(cluster, "deployment express-api-deployment", "Scaled up"));
     expect![[r"
         Type  Reason  Age  From  Message
         ----  ------  ----  ----  -------
@@ -122,7 +122,7 @@ fn events_tell_what_happened(cluster: &Cluster) {
         Normal  SuccessfulCreate  AGE  replicaset-controller  Created pod: POD
         Normal  SuccessfulCreate  AGE  replicaset-controller  Created pod: POD
     "]]
-    .assert_eq(&events(cluster, "rs"));
+    .assert_eq(&events(cluster, "rs", "Created pod"));
 }
 
 fn an_image_that_is_not_there_backs_off_and_its_import_heals(cluster: &Cluster) {
@@ -144,7 +144,7 @@ fn an_image_that_is_not_there_backs_off_and_its_import_heals(cluster: &Cluster) 
         Normal  BackOff  AGE  kubelet  Back-off pulling image "myregistry/express-api:v2.1.1"
         Warning  Failed  AGE  kubelet  Error: ImagePullBackOff
     "#]]
-    .assert_eq(&events(cluster, &format!("pod {pod}")));
+    .assert_eq(&events(cluster, &format!("pod {pod}"), "Error: ImagePullBackOff"));
     let status = cluster.kubectl_fails("rollout status deployment/express-api-deployment --timeout=1s");
     assert_eq!(status, "error: timed out waiting for the condition\n");
     let (_, bytes) = coracle_cli::BUILTIN_IMAGES[1];
@@ -191,7 +191,7 @@ fn a_wrong_password_loops_and_the_right_one_heals(cluster: &Cluster) {
         Normal  Started  AGE (x2 over AGE)  kubelet  Container started
         Warning  BackOff  AGE  kubelet  Back-off restarting failed container express-api-container in pod POD_default(UID); what it printed when it first failed: coracle logs POD -c express-api-container --instance first
     "#]]
-    .assert_eq(&events(cluster, &format!("pod {pod}")));
+    .assert_eq(&events(cluster, &format!("pod {pod}"), "BackOff"));
     let log = expect![[r#"
         express-api v2 is starting
         DatabaseConnectionError: db.example.internal: password authentication failed for user "express"
@@ -208,7 +208,7 @@ fn a_wrong_password_loops_and_the_right_one_heals(cluster: &Cluster) {
         express-api-deployment  4/4  4  4  AGE
     "]]
     .assert_eq(&mask(cluster).apply(&cluster.kubectl("get deployment express-api-deployment")));
-    eventually_within(Duration::from_secs(60), "four pods are left, none restarted", || {
+    eventually_within(Duration::from_mins(1), "four pods are left, none restarted", || {
         let pods = pods(cluster);
         if pods.len() == 4 && pods.iter().all(|pod| restarts(pod) == 0) { Ok(()) } else { Err(pods.len()) }
     });
@@ -251,20 +251,28 @@ fn is_waiting(pod: &Value) -> bool {
 #[track_caller]
 fn waiting_pod(cluster: &Cluster, reason: &str) -> String {
     let waits = |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == json!(reason);
-    eventually_within(Duration::from_secs(60), &format!("a pod waits: {reason}"), || {
+    eventually_within(Duration::from_mins(1), &format!("a pod waits: {reason}"), || {
         let pods = pods(cluster);
         pods.iter().find(|pod| waits(pod)).map(|pod| name(pod).to_owned()).ok_or(pods)
     })
 }
 
-/// The Events that `describe` shows, without the probe's that came before the server listened: whether there is one
-/// depends on how fast the machine is.
-fn events(cluster: &Cluster, what: &str) -> String {
+/// The Events that `describe` shows once `last` is among them, because they are written behind what they tell of. Without
+/// the probe's that came before the server listened, and the scheduler's while the old pods had the cores: whether there
+/// are any depends on the machine.
+fn events(cluster: &Cluster, what: &str, last: &str) -> String {
+    eventually_within(Duration::from_mins(1), &format!("the Events of {what} tell of {last}"), || {
+        let events = events_now(cluster, what);
+        if events.contains(last) { Ok(events) } else { Err(events) }
+    })
+}
+
+fn events_now(cluster: &Cluster, what: &str) -> String {
     let described = cluster.kubectl(&format!("describe {what}"));
     let (_, events) = described.split_once("Events:\n").unwrap_or_else(|| panic!("no Events: {described}"));
     mask(cluster)
         .apply(events)
         .lines()
-        .filter(|line| !line.contains("Unhealthy"))
+        .filter(|line| !line.contains("Unhealthy") && !line.contains("FailedScheduling"))
         .fold(String::new(), |all, line| all + line.trim_start() + "\n")
 }

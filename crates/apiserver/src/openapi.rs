@@ -1,4 +1,4 @@
-//! `/openapi/v3`: the index and the documents of each group and version, made once.
+//! `/openapi/v3`: the index and the documents of each group and version, made once; an empty one of version 2.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -41,9 +41,8 @@ impl Documents {
 /// Answers a path below `/openapi/`.
 pub(crate) fn answer(request: &Request) -> Result<Response, Status> {
     let path = request.path.trim_end_matches('/');
-    if path == "/openapi/v2" {
-        // Clients that want this one document of everything fall back to version 3.
-        return Err(Status::unknown_path());
+    if path == "/openapi/v2" && request.method == Method::Get {
+        return Ok(version_2());
     }
     let Some(below) = path.strip_prefix("/openapi/v3") else { return Err(Status::unknown_path()) };
     if !matches!(request.method, Method::Get | Method::Head) {
@@ -58,6 +57,28 @@ pub(crate) fn answer(request: &Request) -> Result<Response, Status> {
         return Err(not_acceptable());
     }
     Ok(answer_with(request, name, document))
+}
+
+/// The older document, with nothing in it. kubectl asks it about kinds that the documents of version 3 do not have, and
+/// says of a mistyped `kind` what is wrong only when it is told here, too, that there is none. In protobuf, the one
+/// form in which clients ask for it: `swagger` (1), `info` (2) with `title` (1) and `version` (2).
+fn version_2() -> Response {
+    let mut info = Vec::new();
+    text_field(1, "Kubernetes", &mut info);
+    text_field(2, &ServerOptions::default().git_version, &mut info);
+    let mut document = Vec::new();
+    text_field(1, "2.0", &mut document);
+    document.extend([2 << 3 | 2, info.len() as u8]);
+    document.extend(info);
+    let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf".to_owned();
+    Response { status: 200, headers: vec![("content-type", kind)], body: vec![document.into()] }
+}
+
+/// A protobuf field of a short text (its length takes one byte).
+fn text_field(number: u8, text: &str, out: &mut Vec<u8>) {
+    assert!(text.len() < 64, "a longer text needs a longer length");
+    out.extend([number << 3 | 2, text.len() as u8]);
+    out.extend(text.bytes());
 }
 
 fn accepts_json(request: &Request) -> bool {

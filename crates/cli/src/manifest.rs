@@ -71,6 +71,7 @@ fn read_images(folder: &Path, path: &Path, manifests: &mut Manifests) -> Result<
 fn read_file(path: &Path, manifests: &mut Manifests) -> Result<()> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let documents = yaml::parse_documents(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    let before = manifests.objects.len();
     for document in documents {
         let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
         match document {
@@ -84,6 +85,10 @@ fn read_file(path: &Path, manifests: &mut Manifests) -> Result<()> {
             _ => bail!("{} has a document that is no object", path.display()),
         }
     }
+    // What can have no place in a cluster is said before one is started.
+    for object in &manifests.objects[before..] {
+        coracle::object_path(object).with_context(|| format!("cannot read {}", path.display()))?;
+    }
     Ok(())
 }
 
@@ -95,15 +100,34 @@ mod tests {
     fn a_folder_is_read_in_the_order_of_names_with_its_images() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        file("b.yml", "kind: B\n---\nkind: C\n---\n");
-        file("a.yaml", "kind: List\nitems: [{kind: A1}, {kind: A2}]\n");
+        let object = |name: &str| format!("{{kind: Secret, apiVersion: v1, metadata: {{name: {name}}}}}");
+        file("b.yml", &format!("{}\n---\n{}\n---\n", object("b"), object("c")));
+        file("a.yaml", &format!("kind: List\nitems: [{}, {}]\n", object("a1"), object("a2")));
         file("notes.txt", "kind: [");
         file("images.txt", "# guests\nweb:1 web.wasm\n");
         let manifests = read(&[folder.path().to_owned()]).unwrap();
-        let kinds: Vec<&str> = manifests.objects.iter().filter_map(|object| object["kind"].as_str()).collect();
-        assert_eq!(kinds, ["A1", "A2", "B", "C"]);
+        let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_owned();
+        let names: Vec<String> = manifests.objects.iter().map(name).collect();
+        assert_eq!(names, ["a1", "a2", "b", "c"]);
         assert_eq!(manifests.images, [("web:1".into(), folder.path().join("web.wasm"))]);
         file("images.txt", "web:1\n");
         assert!(read(&[folder.path().to_owned()]).unwrap_err().to_string().ends_with("line 1 is not NAME FILE"));
+    }
+
+    #[test]
+    fn what_can_have_no_place_in_a_cluster_is_refused_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bad.yaml");
+        for (text, why) in [
+            (
+                "kind: Secret\napiVersion: v1\n",
+                "an object of the manifest has no apiVersion, no kind or no metadata.name",
+            ),
+            ("{kind: Gadget, apiVersion: v1, metadata: {name: x}}", "no matches for kind \"Gadget\" in version \"v1\""),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = read(std::slice::from_ref(&path)).unwrap_err();
+            assert_eq!(format!("{error:#}"), format!("cannot read {}: {why}", path.display()));
+        }
     }
 }

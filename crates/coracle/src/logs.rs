@@ -3,7 +3,7 @@
 //! With a directory every line is appended to a file as well, in the format of the container runtime interface
 //! (`<time> <stream> <F|P> <text>`), and is read from there after a restart. Policy about pods is none of its business.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -62,6 +62,8 @@ type Instances = BTreeMap<u32, InstanceLog>;
 pub(crate) struct LogStore {
     directory: OnceLock<PathBuf>,
     containers: Mutex<BTreeMap<(Uid, String), Instances>>,
+    /// The pods whose objects are there: their logs stay, even when nothing of them runs any more.
+    pods: Mutex<BTreeSet<Uid>>,
 }
 
 impl LogStore {
@@ -122,12 +124,44 @@ impl LogStore {
         Some(String::from_utf8_lossy(&tail).into_owned()).filter(|tail| !tail.is_empty())
     }
 
-    /// A pod is gone, and its logs with it.
-    pub(crate) fn remove_pod(&self, pod: &Uid) {
+    /// A pod's object is there.
+    pub(crate) fn pod_exists(&self, pod: &Uid) {
+        self.pods().insert(pod.clone());
+    }
+
+    /// A pod's object is gone, and its logs with it. What a container of it still writes goes with its sandbox.
+    pub(crate) fn pod_deleted(&self, pod: &Uid) {
+        self.pods().remove(pod);
+        self.remove(pod);
+    }
+
+    /// Nothing of a pod runs any more. The logs of one that has ended can be read until its object is deleted.
+    pub(crate) fn sandbox_removed(&self, pod: &Uid) {
+        if !self.pods().contains(pod) {
+            self.remove(pod);
+        }
+    }
+
+    /// Every pod that there is has been told of: what was kept of others goes.
+    pub(crate) fn synced(&self) {
+        let pods = self.pods();
+        let gone: BTreeSet<Uid> =
+            self.lock().keys().map(|(pod, _)| pod).filter(|pod| !pods.contains(*pod)).cloned().collect();
+        drop(pods);
+        for pod in &gone {
+            self.remove(pod);
+        }
+    }
+
+    fn remove(&self, pod: &Uid) {
         self.lock().retain(|(uid, _), _| uid != pod);
         if let Some(directory) = self.directory.get() {
             let _ = fs::remove_dir_all(directory.join(pod.as_str()));
         }
+    }
+
+    fn pods(&self) -> MutexGuard<'_, BTreeSet<Uid>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(Uid, String), Instances>> {

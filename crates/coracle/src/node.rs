@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use coracle_api::events::{EventRecord, EventRecorder, EventType};
-use coracle_api::resources::NODES;
+use coracle_api::resources::{NODES, PODS};
 use coracle_api::{Object, ObjectKey, Quantity, Request, Response, Revision, Uid, WatchEvent};
 use coracle_base::{DelayQueue, Instant, Rng};
 use coracle_engine::NodeFeed;
@@ -204,6 +204,7 @@ impl NodeLoop {
         if let Carrier::Real(runtime) = &runtime {
             self.process.nodes.add(&name, Arc::clone(runtime));
         }
+        let is_real = matches!(runtime, Carrier::Real(_));
         let events = EventWriter::start(Arc::clone(&self.process), self.sender.clone(), &name);
         let seat = Seat { adopted, agent, carrier: runtime, keeper, recorder: EventRecorder::default(), events };
         self.seats.insert(name.clone(), seat);
@@ -211,6 +212,9 @@ impl NodeLoop {
         let view = self.process.view();
         for event in self.feed.add(&view, &name) {
             self.tell(&name, event);
+        }
+        if is_real {
+            self.process.logs.synced();
         }
         self.step(&name, Input::Synced);
     }
@@ -265,6 +269,16 @@ impl NodeLoop {
             return;
         };
         let resource = object.key().resource.clone();
+        let is_real = self.seats.get(node).is_some_and(|seat| matches!(seat.carrier, Carrier::Real(_)));
+        if is_real
+            && resource == PODS
+            && let Some(uid) = &object.metadata().uid
+        {
+            match &event {
+                WatchEvent::Deleted(_) => self.process.logs.pod_deleted(uid),
+                _ => self.process.logs.pod_exists(uid),
+            }
+        }
         self.step(node, Input::Watch { resource, event });
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Options<'a> {
     pub(crate) arguments: &'a [&'a str],
     /// Nothing on the disk.
     pub(crate) memory: bool,
+    /// What the kubeconfig holds before.
+    pub(crate) kubeconfig: Option<&'a str>,
 }
 
 /// A running cluster, stopped with the value.
@@ -29,7 +31,7 @@ pub(crate) struct Cluster {
 }
 
 /// The program under test, with nothing of the user's around it.
-pub(crate) fn coracle(home: &Path) -> Command {
+pub(crate) fn program(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coracle-under-test"));
     command.env("HOME", home).env_remove("KUBECONFIG").env_remove("XDG_DATA_HOME");
     command
@@ -49,6 +51,9 @@ impl Cluster {
         }
         let directory = tempfile::tempdir().expect("there is room for a temporary directory");
         let mut cluster = Self { directory, process: None, memory: options.memory, http: OnceCell::new() };
+        if let Some(kubeconfig) = options.kubeconfig {
+            cluster.write("kubeconfig", kubeconfig);
+        }
         let mut arguments = vec!["--listen", "127.0.0.1:0"];
         arguments.extend(options.arguments);
         cluster.start(&arguments);
@@ -59,7 +64,7 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn start(&mut self, arguments: &[&str]) {
         assert!(self.process.is_none(), "the cluster runs already");
-        let mut command = coracle(self.directory());
+        let mut command = program(self.directory());
         command.arg("up").arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
         if self.memory {
             command.arg("--memory");
@@ -104,8 +109,8 @@ impl Cluster {
     /// `127.0.0.1:PORT`, as the kubeconfig says.
     pub(crate) fn address(&self) -> String {
         let text = fs::read_to_string(self.kubeconfig()).expect("the kubeconfig can be read");
-        let (_, server) = text.split_once("https://").expect("the kubeconfig names a server");
-        server.split(['"', '\n']).next().expect("a split has a first part").to_owned()
+        let (_, server) = text.rsplit_once("https://127.").expect("the kubeconfig names a server");
+        format!("127.{}", server.split(['"', '\n']).next().expect("a split has a first part"))
     }
 
     /// Its process id.
@@ -133,7 +138,7 @@ impl Cluster {
 
     /// Runs `coracle` with these arguments and this cluster's kubeconfig.
     pub(crate) fn coracle(&self, arguments: &[&str]) -> Ran {
-        let mut command = coracle(self.directory());
+        let mut command = program(self.directory());
         command.args(arguments).env("KUBECONFIG", self.kubeconfig()).current_dir(self.directory());
         kubectl::run(command, None)
     }
@@ -145,10 +150,17 @@ impl Cluster {
 
     /// The same with environment variables, and with something on its standard input.
     pub(crate) fn run_with(&self, arguments: &[&str], environment: &[(&str, &str)], input: Option<&str>) -> Ran {
-        let mut command = Command::new("kubectl");
-        command.args(arguments).current_dir(self.directory()).envs(environment.iter().copied());
-        command.env("HOME", self.directory()).env("KUBECONFIG", self.kubeconfig()).env("TZ", "UTC");
+        let mut command = self.kubectl_command(arguments);
+        command.envs(environment.iter().copied());
         kubectl::run(command, input)
+    }
+
+    /// A kubectl that the test itself starts.
+    pub(crate) fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).current_dir(self.directory());
+        command.env("HOME", self.directory()).env("KUBECONFIG", self.kubeconfig()).env("TZ", "UTC");
+        command
     }
 
     /// What a kubectl that has to succeed prints. The arguments are one text, split at spaces.

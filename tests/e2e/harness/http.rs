@@ -1,5 +1,6 @@
 //! Requests as any HTTP client would send them, for what kubectl cannot say or hides.
 
+use std::fmt;
 use std::path::Path;
 
 use http_body_util::BodyExt as _;
@@ -15,10 +16,16 @@ pub(crate) struct Http {
 }
 
 /// What the server said.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) code: u16,
     pub(crate) text: String,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.text.chars().take(4000).collect::<String>())
+    }
 }
 
 impl Answer {
@@ -89,4 +96,19 @@ pub(crate) enum Token<'a> {
     Admin,
     None,
     Other(&'a str),
+}
+
+/// The body of a page that a Service shows on this machine, without TLS.
+pub(crate) fn http_get(address: &str, path: &str) -> Result<String, String> {
+    use std::io::{Read as _, Write as _};
+    let ask = || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        std::io::Result::Ok(text)
+    };
+    let text = ask().map_err(|error| error.to_string())?;
+    if text.starts_with("HTTP/1.1 200") { Ok(text) } else { Err(text) }
 }

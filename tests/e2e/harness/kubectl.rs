@@ -1,7 +1,7 @@
 //! Running kubectl, with a limit on how long it may take.
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,11 @@ pub(crate) fn is_installed() -> bool {
         let _ = writeln!(std::io::stderr(), "skipped: kubectl is not installed");
     }
     found
+}
+
+/// Runs a command without input to its end.
+pub(crate) fn finish(command: Command) -> Ran {
+    run(command, None)
 }
 
 /// Runs a command to its end, or to the limit.

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 /// Far more than anything takes on a slow machine, so that only what never happens fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
 

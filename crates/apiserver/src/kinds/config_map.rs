@@ -41,7 +41,8 @@ impl Strategy for ConfigMapStrategy {
             size += decoded_len(value);
         }
         if size > DATA_MAX {
-            causes.too_long(&FieldPath::default(), DATA_MAX);
+            // The sum belongs to no field, and Kubernetes prints the path without a name like this: `[]`.
+            causes.too_long(&FieldPath::default().key(""), DATA_MAX);
         }
         causes.into_vec()
     }
@@ -92,7 +93,7 @@ mod tests {
         assert_eq!(wrong[1], "data[x]: Invalid value: \"x\": duplicate of key present in binaryData");
         let large = json!({"data": {"x": "x".repeat(DATA_MAX + 1)}});
         let wrong = texts(ConfigMapStrategy.validate(&large, None, ""));
-        assert_eq!(wrong, ["<nil>: Too long: may not be more than 1048576 bytes"]);
+        assert_eq!(wrong, ["[]: Too long: may not be more than 1048576 bytes"]);
     }
 
     #[test]

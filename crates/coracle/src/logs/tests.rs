@@ -86,7 +86,7 @@ async fn logs_outlive_the_process() {
     again.keep_in(directory.path()).unwrap();
     let first = LogOptions { instance: Some("first".into()), ..LogOptions::default() };
     assert_eq!(read(&again, first).await.unwrap(), "before\n");
-    again.remove_pod(&Uid::from("uid"));
+    again.pod_deleted(&Uid::from("uid"));
     assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
 }
 
@@ -101,4 +101,24 @@ fn the_tail_is_of_whole_lines_within_both_bounds() {
     assert_eq!(logs.tail(&id(0), 2, 2048).unwrap(), "second\nthird");
     assert_eq!(logs.tail(&id(0), 80, 14).unwrap(), "second\nthird");
     assert_eq!(logs.tail(&id(0), 80, 3).unwrap(), "ird");
+}
+
+#[test]
+fn the_log_of_a_pod_that_has_ended_stays_until_the_pod_is_deleted() {
+    let logs = SharedLogs::default();
+    let pod = Uid::from("uid");
+    let kept = || logs.lock().len();
+    logs.pod_exists(&pod);
+    logs.append(&id(0), LogStream::Stdout, b"done\n", at(1));
+    logs.ended(&id(0), false);
+    logs.sandbox_removed(&pod);
+    assert_eq!(kept(), 1);
+    logs.pod_deleted(&pod);
+    assert_eq!(kept(), 0);
+    logs.append(&id(0), LogStream::Stdout, b"still stopping\n", at(2));
+    logs.sandbox_removed(&pod);
+    assert_eq!(kept(), 0);
+    logs.append(&id(0), LogStream::Stdout, b"of before the process was started again\n", at(2));
+    logs.synced();
+    assert_eq!(kept(), 0);
 }

@@ -39,7 +39,7 @@ impl RuntimeHost for Host {
                     exit.log_tail = self.logs.tail(id, LOG_TAIL_LINES, LOG_TAIL_BYTES);
                 }
             }
-            RuntimeEvent::SandboxRemoved { pod } => self.logs.remove_pod(pod),
+            RuntimeEvent::SandboxRemoved { pod } => self.logs.sandbox_removed(pod),
             _ => {}
         }
         // The loop is gone only when the process is.
