@@ -10,3 +10,4 @@ mod guide;
 mod harness;
 mod kill_loop;
 mod pods;
+mod rollout;
