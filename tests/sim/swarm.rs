@@ -133,8 +133,12 @@ fn nodes_that_die_or_are_cut_off_leave_no_container_behind_and_no_pod_missing() 
             let longest = [1, 20, 100, 600][rng.below(4) as usize];
             c.advance(std::time::Duration::from_millis(rng.below(longest * 1000)));
         }
-        dead.iter().for_each(|node| c.restart_node(node));
-        cut.iter().for_each(|node| c.heal_node(node));
+        for node in &dead {
+            c.restart_node(node);
+        }
+        for node in &cut {
+            c.heal_node(node);
+        }
         c.delete("deployment/bad", Propagation::Foreground);
         c.run_until_converged();
         let wanted: u64 =
