@@ -49,6 +49,8 @@ struct Flight {
     rest: VecDeque<(usize, Action)>,
     waiting: usize,
     results: Vec<Result<(), Status>>,
+    /// When it was decided: its Events carry this time, so that they stand before what follows from its other actions.
+    begun: Now,
 }
 
 /// What an answer belongs to.
@@ -214,7 +216,7 @@ impl Leader {
         self.next_flight += 1;
         let results = actions.iter().map(|_| Ok(())).collect();
         let rest = actions.into_iter().enumerate().collect();
-        self.flights.insert(id, Flight { origin, user, rest, waiting: 0, results });
+        self.flights.insert(id, Flight { origin, user, rest, waiting: 0, results, begun: now });
         self.advance(id, now);
     }
 
@@ -239,7 +241,8 @@ impl Leader {
 
     fn send(&mut self, flight: u64, index: usize, user: &'static str, action: Action, now: Now) {
         if let Action::Event(record) = &action {
-            return self.record(user, record, now);
+            let decided = self.flights.get(&flight).map_or(now, |flying| flying.begun);
+            return self.record(user, record, decided);
         }
         let account = if user == SERVER { UserInfo::admin(SERVER) } else { UserInfo::controller(user) };
         let target = action.target().clone();
