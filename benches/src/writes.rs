@@ -6,7 +6,7 @@ use anyhow::ensure;
 use coracle::Cluster;
 use serde_json::{Value, json};
 
-use crate::client::{self, Order};
+use crate::client::{self, Creates, Work};
 use crate::objects::{PODS, count, pod};
 use crate::report::cpu_time;
 use crate::{Report, Target};
@@ -36,17 +36,14 @@ async fn creates(path: &str, object: &Value, requests: usize) -> anyhow::Result<
     let cluster =
         Cluster::builder().nodes(0).data_dir(directory.path()).listen(([127, 0, 0, 1], 0).into()).start().await?;
     let there = count(&cluster, path, ("", "")).await?;
-    let order = Order {
-        address: cluster.address().expect("it listens"),
-        token: cluster.token().to_owned(),
-        ca_certificate: cluster.ca_certificate().to_owned(),
+    let work = Work::Creates(Creates {
         connections: CONNECTIONS,
         requests,
         path: path.to_owned(),
         object: object.to_string(),
-    };
+    });
     let before = cpu_time()?;
-    let seconds = tokio::task::block_in_place(|| client::run(&order))?;
+    let seconds: f64 = tokio::task::block_in_place(|| client::run(&cluster, work))?;
     let cpu = cpu_time()?.saturating_sub(before) / u32::try_from(requests)?;
     let found = count(&cluster, path, ("", "")).await?;
     ensure!(found == there + requests, "{found} objects where {} should be", there + requests);

@@ -2,8 +2,11 @@
 //!
 //! It is for who needs a few cells of many objects; whoever needs an object reads it whole.
 
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+mod reader;
+
+use serde_json::Value;
+
+use self::reader::Reader;
 
 /// Which fields to read. Elements of a list are all read alike.
 #[derive(Clone, Copy, Debug)]
@@ -19,114 +22,32 @@ pub enum Fields {
 }
 
 impl Fields {
-    /// Reads them.
+    /// Reads them. What is left out is not checked: the text is one that was written as JSON.
     ///
     /// # Errors
     ///
-    /// When the text is no JSON.
+    /// When the text ends early, or what is read of it is no JSON.
     pub fn read(self, json: &[u8]) -> Result<Value, serde_json::Error> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let value = self.deserialize(&mut deserializer)?;
-        deserializer.end()?;
-        Ok(value)
+        let mut reader = Reader::new(json);
+        let value = reader.value(self)?;
+        reader.end()?;
+        Ok(value.unwrap_or_default())
     }
 
-    fn below(self, name: &str) -> Self {
+    fn below(self, name: &[u8]) -> Self {
         let (named, other) = match self {
             Self::All => return Self::All,
             Self::Nothing => return Self::Nothing,
             Self::Only(named) => (named, Self::Nothing),
             Self::Except(named) => (named, Self::All),
         };
-        named.iter().find(|(known, _)| *known == name).map_or(other, |(_, fields)| *fields)
+        named.iter().find(|(known, _)| known.as_bytes() == name).map_or(other, |(_, fields)| *fields)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Fields {
-    type Value = Value;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self {
-            Self::All => serde::Deserialize::deserialize(deserializer),
-            Self::Nothing => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| Value::Null),
-            Self::Only(_) | Self::Except(_) => deserializer.deserialize_any(self),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Fields {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(wanted) = access.next_key_seed(Name(self))? {
-            match wanted {
-                None => _ = access.next_value::<IgnoredAny>()?,
-                Some((name, fields)) => _ = map.insert(name, access.next_value_seed(fields)?),
-            }
-        }
-        Ok(Value::Object(map))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element_seed(self)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-}
-
-/// The name of a field, where it is to be read at all: others are not even copied.
-struct Name(Fields);
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Option<(String, Fields)>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name {
-    type Value = Option<(String, Fields)>;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("the name of a field")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        let fields = self.0.below(name);
-        Ok((!matches!(fields, Fields::Nothing)).then(|| (name.to_owned(), fields)))
-    }
+/// The first value of a text that starts with one, brackets and quotes included; nothing in it is decoded.
+pub(crate) fn first_value(json: &[u8]) -> Result<&[u8], serde_json::Error> {
+    Reader::new(json).raw()
 }
 
 #[cfg(test)]
@@ -150,6 +71,31 @@ mod tests {
         for value in [json!({"a": "text \" quoted"}), json!({"a": -3}), json!({"a": 1.5}), json!({"a": null})] {
             assert_eq!(fields.read(value.to_string().as_bytes()).unwrap(), value);
         }
-        assert!(fields.read(b"{").is_err());
+    }
+
+    #[test]
+    fn text_with_quotes_and_brackets_in_it_ends_where_it_ends() {
+        let value = json!({
+            "skipped": [{"}": "]"}, "a \" and a \\", "", "exactly8", "a text that is longer than a word \\\""],
+            "taken": {"\"": "\\", "long": "another text that is longer than a word, with a \" in it"},
+            "é": "ü\u{1}",
+        });
+        let text = value.to_string();
+        let fields = Fields::Except(&[("skipped", Fields::Nothing)]);
+        assert_eq!(fields.read(text.as_bytes()).unwrap(), json!({"taken": value["taken"], "é": value["é"]}));
+        assert_eq!(Fields::Except(&[]).read(text.as_bytes()).unwrap(), value);
+        assert_eq!(first_value(&text.as_bytes()[11..]).unwrap(), value["skipped"].to_string().as_bytes());
+    }
+
+    #[test]
+    fn a_text_that_ends_early_is_an_error_wherever_it_ends() {
+        let text = json!({"a": {"x": [1, "two\""]}, "b": [true, null, {"n": "1"}]}).to_string();
+        for fields in [Fields::Only(&[("b", Fields::All)]), Fields::Except(&[("a", Fields::Nothing)]), Fields::All] {
+            assert!(fields.read(text.as_bytes()).is_ok());
+            for end in 0..text.len() {
+                assert!(fields.read(&text.as_bytes()[..end]).is_err(), "{}", &text[..end]);
+            }
+            assert!(fields.read(format!("{text} 1").as_bytes()).is_err());
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -141,6 +142,11 @@ impl Revision {
     /// Reads a `resourceVersion`; `None` when it is not a decimal number.
     pub fn parse(resource_version: &str) -> Option<Self> {
         resource_version.parse().ok().map(Self)
+    }
+
+    /// Appends its decimal form.
+    pub fn write(self, out: &mut Vec<u8>) {
+        write!(out, "{self}").expect("a number is written to memory");
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
+use crate::fields::first_value;
 use crate::{Fields, Gvk, Metadata, ObjectKey, Revision, canonical_json};
 
 /// The values of an object's selectable fields beyond name and namespace (`spec.nodeName`, `status.phase`, ...):
@@ -15,6 +16,10 @@ pub type Attributes = BTreeMap<String, String>;
 
 /// How every stored body starts: readers splice `resourceVersion` in behind it.
 const BODY_START: &[u8] = br#"{"metadata":{"#;
+/// Where its metadata starts.
+const METADATA_START: usize = br#"{"metadata":"#.len();
+/// What readers splice in, at most about.
+const SPLICED_BYTES: usize = 128;
 
 /// The bytes of an object are not what its kind says.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +104,14 @@ impl Object {
         &self.body
     }
 
+    /// The canonical bytes of its metadata, without `resourceVersion`.
+    pub fn metadata_json(&self) -> &[u8] {
+        first_value(&self.body[METADATA_START..]).expect("a stored body is JSON")
+    }
+
     /// Appends the object as a client sees it, with `kind` and `apiVersion` where `gvk` is given (lists leave them out).
     pub fn write_json(&self, gvk: Option<&Gvk>, out: &mut Vec<u8>) {
-        out.reserve(self.body.len() + 96);
+        out.reserve(self.body.len() + SPLICED_BYTES);
         out.push(b'{');
         if let Some(gvk) = gvk {
             out.extend_from_slice(br#""kind":""#);
@@ -111,7 +121,7 @@ impl Object {
             out.extend_from_slice(br#"","#);
         }
         out.extend_from_slice(br#""metadata":{"resourceVersion":""#);
-        out.extend_from_slice(self.revision.to_string().as_bytes());
+        self.revision.write(out);
         out.extend_from_slice(br#"","#);
         out.extend_from_slice(&self.body[BODY_START.len()..]);
     }
@@ -194,6 +204,7 @@ mod tests {
             text,
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"a"},"data":{"k":"v"}}"#
         );
+        assert_eq!(object.metadata_json(), br#"{"name":"a"}"#);
         assert_eq!(object.value(Some(&CONFIG_MAP)), serde_json::from_str::<Value>(&text).unwrap());
     }
 

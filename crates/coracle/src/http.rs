@@ -9,19 +9,19 @@ use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use bytes::Bytes;
 use coracle_api::{Method, Reason, Request, Status, UserInfo};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::process::{Answer, Process};
 use crate::tunnel;
 
 mod admin;
+pub(crate) mod body;
 pub(crate) mod listen;
 mod watch;
 
 /// Headers that the API server may read, beside those that have a field of their own.
-const PASSED_HEADERS: [&str; 5] =
-    ["if-none-match", "impersonate-user", "impersonate-group", "impersonate-uid", "accept-encoding"];
+const PASSED_HEADERS: [&str; 4] = ["if-none-match", "impersonate-user", "impersonate-group", "impersonate-uid"];
 
 /// Who a request comes from, when the connection rather than a header says so: the in-process client.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
     let method = parts.method.clone();
     let mut response = match serve(&process, &mut parts, body).await {
         Ok(response) => response,
-        Err(status) => from_response(status.into()),
+        Err(status) => body::plain(status.into()),
     };
     if let Ok(id) = HeaderValue::from_str(&process.fork_rng().uuid()) {
         response.headers_mut().insert("audit-id", id);
@@ -85,36 +85,11 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
             if head {
                 response.body.clear();
             }
-            Ok(from_response(response))
+            Ok(body::respond(response, parts))
         }
         Answer::Watch(watcher) => Ok(watch::respond(process, watcher)),
         Answer::Tunnel(tunnel) => tunnel::respond(process, tunnel, websocket, parts, passed_on).await,
     }
-}
-
-/// A whole response.
-pub(crate) fn from_response(response: coracle_api::Response) -> Response<Body> {
-    let mut builder =
-        Response::builder().status(StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
-    for (name, value) in &response.headers {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            builder = builder.header(*name, value);
-        }
-    }
-    if response.headers.iter().all(|(name, _)| *name != "cache-control") {
-        builder = builder.header("cache-control", "no-cache, private");
-    }
-    let body = match response.body.len() {
-        0 => Body::empty(),
-        1 => Body::from(response.body.into_iter().next().unwrap_or_default()),
-        _ => {
-            let length: usize = response.body.iter().map(Bytes::len).sum();
-            builder = builder.header(http::header::CONTENT_LENGTH, length);
-            let pieces = response.body.into_iter().map(Ok::<_, std::convert::Infallible>);
-            Body::from_stream(futures_util::stream::iter(pieces))
-        }
-    };
-    builder.body(body).unwrap_or_else(|_| Response::new(Body::empty()))
 }
 
 pub(crate) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Status> {

@@ -8,28 +8,26 @@ use crate::request::negotiate::IncludeObject;
 use crate::strategy::{Column, Row};
 
 impl Presenter<'_> {
-    /// Appends a whole Table.
-    pub(crate) fn write_table(&self, meta: &ListMeta, objects: &[&Object], out: &mut Vec<u8>) {
+    /// Appends a Table of one object.
+    pub(crate) fn write_table(&self, object: &Object, out: &mut Vec<u8>) {
+        self.write_table_head(&ListMeta { revision: object.revision(), ..ListMeta::default() }, out);
+        self.write_row(object, out);
+        out.extend_from_slice(b"]}");
+    }
+
+    /// Appends a Table up to its first row.
+    pub(super) fn write_table_head(&self, meta: &ListMeta, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":"#);
         meta.write(out);
         out.extend_from_slice(br#","columnDefinitions":"#);
         write_columns(self.strategy.columns(), out);
         out.extend_from_slice(br#","rows":["#);
-        for (index, object) in objects.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            self.write_row(object, out);
-        }
-        out.extend_from_slice(b"]}");
     }
 
     /// Appends the Table of one watch event; the columns are told once in a watch.
     pub(crate) fn write_event_table(&self, object: &Object, columns: bool, out: &mut Vec<u8>) {
         if columns {
-            let meta = ListMeta { revision: object.revision(), ..ListMeta::default() };
-            self.write_table(&meta, &[object], out);
-            return;
+            return self.write_table(object, out);
         }
         let head = format!(
             r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{{"resourceVersion":"{}"}},"columnDefinitions":null,"rows":["#,
@@ -57,14 +55,15 @@ impl Presenter<'_> {
         out.extend_from_slice(table.to_string().as_bytes());
     }
 
-    fn write_row(&self, object: &Object, out: &mut Vec<u8>) {
+    /// Appends a row.
+    pub(super) fn write_row(&self, object: &Object, out: &mut Vec<u8>) {
         let value = object.fields(self.strategy.row_fields());
         let Row { cells, conditions } = self.strategy.row(&value, self.now);
         out.extend_from_slice(br#"{"cells":"#);
-        out.extend_from_slice(Value::Array(cells).to_string().as_bytes());
+        write_values(&cells, out);
         if !conditions.is_empty() {
             out.extend_from_slice(br#","conditions":"#);
-            out.extend_from_slice(Value::Array(conditions).to_string().as_bytes());
+            write_values(&conditions, out);
         }
         match self.encoding.include {
             IncludeObject::None => out.extend_from_slice(br#","object":null"#),
@@ -81,6 +80,10 @@ impl Presenter<'_> {
     }
 }
 
+fn write_values(values: &[Value], out: &mut Vec<u8>) {
+    serde_json::to_writer(out, values).expect("values are written to memory");
+}
+
 fn write_columns(columns: &[Column], out: &mut Vec<u8>) {
     let list: Vec<Value> = columns
         .iter()
@@ -94,5 +97,5 @@ fn write_columns(columns: &[Column], out: &mut Vec<u8>) {
             })
         })
         .collect();
-    out.extend_from_slice(Value::Array(list).to_string().as_bytes());
+    write_values(&list, out);
 }

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Method, Response};
 use serde_json::json;
 
-use super::{from_response, query, read_body};
+use super::{body, query, read_body};
 use crate::images::IMAGE_BYTES_MAX;
 use crate::process::Process;
 
@@ -33,7 +33,7 @@ pub(super) async fn serve(
             let mut response = coracle_api::Response::text(200, text);
             response.headers =
                 vec![("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8".into())];
-            Ok(from_response(response))
+            Ok(body::plain(response))
         }
         ("/coracle/v1/images", &Method::GET) => Ok(json_response(&json!({ "images": process.images.list()? }))),
         ("/coracle/v1/images", &Method::PUT) => {
@@ -69,5 +69,5 @@ fn name(parts: &Parts) -> Result<String, Status> {
 }
 
 fn json_response(value: &serde_json::Value) -> Response<Body> {
-    from_response(coracle_api::Response::json(200, value.to_string()))
+    body::plain(coracle_api::Response::json(200, value.to_string()))
 }
