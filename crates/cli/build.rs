@@ -1,4 +1,8 @@
-//! Builds the example's guest for wasm32-wasip2, so that the binary brings its images along.
+//! Builds what the binary brings along: the images of the example's guest, made for wasm32-wasip2, and the descriptions
+//! of Kubernetes' types.
+
+#[path = "build/descriptions.rs"]
+mod descriptions;
 
 use std::env;
 use std::fmt::Write as _;
@@ -11,10 +15,14 @@ const IMAGES: [(&str, &str); 2] =
     [("coracle.dev/examples/web:v1", "web-v1.wasm"), ("coracle.dev/examples/web:v2", "web-v2.wasm")];
 
 fn main() {
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=Cargo.toml");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let guests = Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"))
         .join("../../examples/guests");
     println!("cargo::rerun-if-changed={}", guests.display());
+    descriptions::write(&out.join("descriptions.zlib"));
     let target = out.join("guests");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--locked", "--target", "wasm32-wasip2", "--manifest-path"]);

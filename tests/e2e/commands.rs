@@ -308,6 +308,9 @@ fn asking_about_the_server(cluster: &Cluster) {
     let explained = cluster.kubectl("explain deployment.spec.replicas");
     assert!(explained.contains("GROUP:      apps\nKIND:       Deployment\nVERSION:    v1\n"), "{explained}");
     assert!(explained.contains("FIELD: replicas <integer>"), "{explained}");
+    assert!(explained.contains("Number of desired pods."), "{explained}");
+    let explained = cluster.kubectl("explain deployment --recursive");
+    assert!(explained.contains("Deployment enables declarative updates for Pods and ReplicaSets."), "{explained}");
     assert_eq!(cluster.kubectl("auth can-i delete nodes"), "yes\n");
     assert!(cluster.kubectl("auth whoami").contains("system:masters"));
     assert!(cluster.kubectl("get --raw /readyz").starts_with("ok"));

@@ -13,10 +13,13 @@ use sha2::{Digest, Sha512};
 use crate::schema::TypeId;
 use crate::{GroupVersion, Registry, Resource};
 
+mod descriptions;
 mod paths;
 mod schemas;
 #[cfg(test)]
 mod tests;
+
+pub use self::descriptions::DescriptionTable;
 
 /// Where descriptions come from: of a type (by its full name), or of one of its fields (by its JSON name).
 pub type Descriptions<'a> = &'a dyn Fn(&str, Option<&str>) -> Option<String>;

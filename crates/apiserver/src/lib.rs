@@ -32,5 +32,6 @@ mod watcher;
 
 pub use machine::{Callout, LogOptions, Next, RequestMachine, Resume, TunnelSpec};
 pub use node_lease::Heartbeats;
+pub use openapi::OpenApi;
 pub use options::ServerOptions;
 pub use watcher::{WatchPoll, Watcher};

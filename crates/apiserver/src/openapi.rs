@@ -1,16 +1,39 @@
 //! `/openapi/v3`: the index and the documents of each group and version, made once; an empty one of version 2.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use coracle_api::{Method, Registry, Request, Response, Status, openapi};
+use coracle_api::openapi::{self, DescriptionTable};
+use coracle_api::{Method, Registry, Request, Response, Status};
 
 use crate::ServerOptions;
 use crate::request::negotiate::{clauses, not_acceptable};
 
-/// The documents of the built-in kinds, by their path below `/openapi/v3/`.
-static DOCUMENTS: LazyLock<Documents> = LazyLock::new(|| Documents::new(&Registry::builtin()));
+/// The documents of the built-in kinds, made when one is first asked for: most programs that embed a cluster never do.
+#[derive(Debug)]
+pub struct OpenApi {
+    descriptions: fn() -> String,
+    documents: OnceLock<Documents>,
+}
+
+impl Default for OpenApi {
+    fn default() -> Self {
+        Self::described_by(String::new)
+    }
+}
+
+impl OpenApi {
+    /// Documents with descriptions out of a text in the form of [`DescriptionTable`]: it is asked for once, and kept only
+    /// as far as the documents have it.
+    pub fn described_by(descriptions: fn() -> String) -> Self {
+        Self { descriptions, documents: OnceLock::new() }
+    }
+
+    fn documents(&self, version: &str) -> &Documents {
+        self.documents.get_or_init(|| Documents::new(&Registry::builtin(), version, &(self.descriptions)()))
+    }
+}
 
 #[derive(Debug)]
 struct Documents {
@@ -25,11 +48,12 @@ struct Document {
 }
 
 impl Documents {
-    fn new(registry: &Registry) -> Self {
-        let version = ServerOptions::default().git_version;
+    fn new(registry: &Registry, version: &str, descriptions: &str) -> Self {
+        let table = DescriptionTable::of(descriptions);
+        let describe = |type_name: &str, field: Option<&str>| table.find(type_name, field);
         let mut by_path = BTreeMap::new();
         for group_version in registry.group_versions() {
-            let body = openapi::document(registry, group_version, &version, &openapi::no_descriptions);
+            let body = openapi::document(registry, group_version, version, &describe);
             let hash = openapi::hash(&body);
             by_path.insert(openapi::document_path(group_version), Document { body: body.into(), hash });
         }
@@ -39,20 +63,21 @@ impl Documents {
 }
 
 /// Answers a path below `/openapi/`.
-pub(crate) fn answer(request: &Request) -> Result<Response, Status> {
+pub(crate) fn answer(options: &ServerOptions, request: &Request) -> Result<Response, Status> {
     let path = request.path.trim_end_matches('/');
     if path == "/openapi/v2" && request.method == Method::Get {
-        return Ok(version_2());
+        return Ok(version_2(&options.git_version));
     }
     let Some(below) = path.strip_prefix("/openapi/v3") else { return Err(Status::unknown_path()) };
     if !matches!(request.method, Method::Get | Method::Head) {
         return Err(Status::method_not_allowed());
     }
+    let documents = options.openapi.documents(&options.git_version);
     if below.is_empty() {
-        return Ok(Response::text(200, DOCUMENTS.index.clone()));
+        return Ok(Response::text(200, documents.index.clone()));
     }
     let name = below.trim_start_matches('/');
-    let document = DOCUMENTS.by_path.get(name).ok_or_else(Status::unknown_path)?;
+    let document = documents.by_path.get(name).ok_or_else(Status::unknown_path)?;
     if !accepts_json(request) {
         return Err(not_acceptable());
     }
@@ -62,10 +87,10 @@ pub(crate) fn answer(request: &Request) -> Result<Response, Status> {
 /// The older document, with nothing in it. kubectl asks it about kinds that the documents of version 3 do not have, and
 /// says of a mistyped `kind` what is wrong only when it is told here, too, that there is none. In protobuf, the one
 /// form in which clients ask for it: `swagger` (1), `info` (2) with `title` (1) and `version` (2).
-fn version_2() -> Response {
+fn version_2(version: &str) -> Response {
     let mut info = Vec::new();
     text_field(1, "Kubernetes", &mut info);
-    text_field(2, &ServerOptions::default().git_version, &mut info);
+    text_field(2, version, &mut info);
     let mut document = Vec::new();
     text_field(1, "2.0", &mut document);
     document.extend([2 << 3 | 2, info.len() as u8]);

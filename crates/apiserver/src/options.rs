@@ -1,6 +1,9 @@
 //! What a cluster's API server is told at start; the same on every member.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::OpenApi;
 
 /// Settings of the API server.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct ServerOptions {
     pub ca_certificate: String,
     /// The address that clients reach the server by, as `host:port`, for discovery.
     pub advertise: String,
+    /// The OpenAPI documents, and where their descriptions come from.
+    pub openapi: Arc<OpenApi>,
 }
 
 impl Default for ServerOptions {
@@ -37,6 +42,7 @@ impl Default for ServerOptions {
             max_body: 3 << 20,
             ca_certificate: String::new(),
             advertise: "127.0.0.1:6443".into(),
+            openapi: Arc::default(),
         }
     }
 }

@@ -84,7 +84,7 @@ fn without_resource(run: &Run<'_>) -> Result<Response, Status> {
         return response;
     }
     if run.request.path.starts_with("/openapi/") {
-        return openapi::answer(run.request);
+        return openapi::answer(run.options, run.request);
     }
     discovery::answer(run.options, run.registry, run.request)
 }

@@ -10,6 +10,7 @@ use clap::Parser as _;
 mod args;
 mod command;
 mod connection;
+mod descriptions;
 mod kubeconfig;
 mod manifest;
 mod progress;

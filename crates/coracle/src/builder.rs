@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use coracle_api::resources::{NAMESPACES, NODES, SERVICES};
 use coracle_api::{Method, ObjectKey, Request, UserInfo};
-use coracle_apiserver::{Heartbeats, ServerOptions};
+use coracle_apiserver::{Heartbeats, OpenApi, ServerOptions};
 use coracle_base::{Rng, Timestamp};
 use coracle_engine::{ControlPlane, ControlPlaneOptions, Restored};
 use coracle_node::fake::Script;
@@ -79,6 +79,7 @@ pub struct ClusterBuilder {
     images: Vec<Image>,
     capacity: Option<Capacity>,
     node_port_address: Option<IpAddr>,
+    descriptions: Option<fn() -> String>,
 }
 
 impl ClusterBuilder {
@@ -154,6 +155,15 @@ impl ClusterBuilder {
         self
     }
 
+    /// Gives the OpenAPI documents, and with them `kubectl explain`, descriptions of types and fields: a text in the form of
+    /// [`coracle_api::openapi::DescriptionTable`], asked for when a client first reads such a document. Without it they have
+    /// none, because the texts of all kinds are a megabyte that few programs need.
+    #[must_use]
+    pub fn descriptions(mut self, text: fn() -> String) -> Self {
+        self.descriptions = Some(text);
+        self
+    }
+
     /// Starts the cluster; when it returns the API server answers.
     ///
     /// # Errors
@@ -171,6 +181,7 @@ impl ClusterBuilder {
         let options = Arc::new(ServerOptions {
             ca_certificate: authority.certificate.clone(),
             advertise: address.map_or_else(String::new, |address| advertised(address).to_string()),
+            openapi: Arc::new(self.descriptions.map_or_else(OpenApi::default, OpenApi::described_by)),
             ..ServerOptions::default()
         });
         let clock = match self.clock {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::args::Up;
 use crate::connection::{self, Connection, ServerFile};
+use crate::descriptions;
 use crate::kubeconfig::{self, Entry};
 use crate::manifest::{self, Manifests};
 use crate::progress;
@@ -59,7 +60,7 @@ async fn start(up: &Up, data_dir: Option<&Path>) -> Result<Cluster> {
     for (name, bytes) in crate::BUILTIN_IMAGES {
         builder = builder.image(*name, *bytes);
     }
-    Ok(builder.start().await?)
+    Ok(builder.descriptions(descriptions::text).start().await?)
 }
 
 async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
