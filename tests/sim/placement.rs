@@ -84,9 +84,9 @@ fn a_paused_deployment_rolls_when_it_is_resumed() {
     c.check(
         "deployment/web pods",
         expect![[r#"
-        v2 node-1 Running, c: Running ready restarts=0
-        v2 node-2 Running, c: Running ready restarts=0
-        v2 node-2 Running, c: Running ready restarts=0
-    "#]],
+            v2 node-1 Running, c: Running ready restarts=0
+            v2 node-1 Running, c: Running ready restarts=0
+            v2 node-2 Running, c: Running ready restarts=0
+        "#]],
     );
 }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
-use coracle_raft::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};
+use coracle_raft::{
+    EntryKind, HardState, LogEntry, Membership, PersistId, Restored, SnapshotMark, SnapshotPointer, WalBatch,
+};
 use coracle_store::{Store, StoreOptions, View};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use sha2::{Digest as _, Sha256};
@@ -18,8 +20,8 @@ use crate::brain::Message;
 use crate::node::private_file;
 use crate::{Error, ErrorKind};
 
-/// The layout of the file; a newer one is refused.
-const FORMAT: u64 = 1;
+/// The layout of the file; any other is refused. The first had no kinds of entries and no members.
+const FORMAT: u64 = 2;
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// How many batches are committed together at most.
@@ -105,15 +107,16 @@ pub(crate) fn open(directory: &Path, options: &StoreOptions) -> Result<Found, Er
     let corrupt =
         |source: redb::Error| Error::new(ErrorKind::Corrupt, format!("cannot read {}", path.display())).because(source);
     let contents = read(&database).map_err(corrupt)?;
-    if contents.format > FORMAT {
+    if contents.format != FORMAT && contents.format != 0 {
+        let age = if contents.format > FORMAT { "a newer" } else { "an unreleased" };
         let message =
-            format!("{} was written by a newer version of Coracle (format {})", path.display(), contents.format);
+            format!("{} was written by {age} version of Coracle (format {})", path.display(), contents.format);
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
     if contents.hard_state.is_none() {
         return Ok(Found { database, store: None, raft: None });
     }
-    let store = match contents.snapshot.index {
+    let store = match contents.snapshot.mark.index {
         0 => None,
         index => Some(load_snapshot(directory, index, options)?),
     };
@@ -131,7 +134,7 @@ pub(crate) fn open(directory: &Path, options: &StoreOptions) -> Result<Found, Er
 struct Contents {
     format: u64,
     hard_state: Option<HardState>,
-    snapshot: SnapshotMark,
+    snapshot: SnapshotPointer,
     base: SnapshotMark,
     entries: Vec<LogEntry>,
 }
@@ -151,7 +154,13 @@ fn read(database: &Database) -> Result<Contents, redb::Error> {
     if let Some([term, vote, commit]) = numbers("hard-state")?.as_deref() {
         contents.hard_state = Some(HardState { term: *term, vote: *vote, commit: *commit });
     }
-    for (name, mark) in [("snapshot", &mut contents.snapshot), ("base", &mut contents.base)] {
+    if contents.format != FORMAT {
+        return Ok(contents);
+    }
+    if let Some(bytes) = meta.get("membership")? {
+        contents.snapshot.membership = Membership::decode(bytes.value()).map_err(damaged)?;
+    }
+    for (name, mark) in [("snapshot", &mut contents.snapshot.mark), ("base", &mut contents.base)] {
         if let Some([index, term]) = numbers(name)?.as_deref() {
             *mark = SnapshotMark { index: *index, term: *term };
         }
@@ -159,14 +168,23 @@ fn read(database: &Database) -> Result<Contents, redb::Error> {
     let entries = transaction.open_table(ENTRIES)?;
     for row in entries.iter()? {
         let (index, value) = row?;
-        let (term, data) = value.value().split_at_checked(8).unwrap_or((&[0; 8], &[]));
-        contents.entries.push(LogEntry {
-            index: index.value(),
-            term: big_endian(term),
-            data: Bytes::copy_from_slice(data),
-        });
+        contents.entries.push(read_entry(index.value(), value.value())?);
     }
     Ok(contents)
+}
+
+/// Term, kind, and what the entry carries.
+fn read_entry(index: u64, value: &[u8]) -> Result<LogEntry, redb::Error> {
+    let read = value.split_first_chunk::<8>().and_then(|(term, rest)| {
+        let (kind, data) = rest.split_first()?;
+        let (term, kind) = (u64::from_be_bytes(*term), EntryKind::from_number(*kind)?);
+        Some(LogEntry { index, term, kind, data: Bytes::copy_from_slice(data) })
+    });
+    read.ok_or_else(|| damaged(format!("entry {index} has no term or no known kind")))
+}
+
+fn damaged(what: impl std::fmt::Display) -> redb::Error {
+    redb::Error::Corrupted(what.to_string())
 }
 
 fn big_endian(bytes: &[u8]) -> u64 {
@@ -183,7 +201,7 @@ fn check(contents: &Contents, path: &Path) -> Result<(), Error> {
         }
         expected += 1;
     }
-    let committed = contents.hard_state.unwrap_or_default().commit.max(contents.snapshot.index);
+    let committed = contents.hard_state.unwrap_or_default().commit.max(contents.snapshot.mark.index);
     if committed >= expected {
         let message = format!("{} ends before entry {committed}, which was committed", path.display());
         return Err(Error::new(ErrorKind::Corrupt, message));
@@ -234,22 +252,29 @@ fn commit(database: &Database, batches: &[WalBatch]) -> Result<(), redb::Error> 
         let mut meta = transaction.open_table(META)?;
         meta.insert("format", FORMAT.to_be_bytes().as_slice())?;
         for batch in batches {
+            if let Some(pointer) = &batch.snapshot {
+                let mark = numbers(&[pointer.mark.index, pointer.mark.term]);
+                meta.insert("snapshot", mark.as_slice())?;
+                meta.insert("membership", pointer.membership.encode().as_slice())?;
+                if batch.restart {
+                    entries.retain(|_, _| false)?;
+                    meta.insert("base", mark.as_slice())?;
+                }
+            }
             if let Some(first) = batch.entries.first() {
                 if entries.last()?.is_some_and(|(last, _)| last.value() >= first.index) {
                     entries.retain_in(first.index.., |_, _| false)?;
                 }
                 for entry in &batch.entries {
-                    let mut value = Vec::with_capacity(entry.data.len() + 8);
+                    let mut value = Vec::with_capacity(entry.data.len() + 9);
                     value.extend_from_slice(&entry.term.to_be_bytes());
+                    value.push(entry.kind.number());
                     value.extend_from_slice(&entry.data);
                     entries.insert(entry.index, value.as_slice())?;
                 }
             }
             if let Some(state) = batch.hard_state {
                 meta.insert("hard-state", numbers(&[state.term, state.vote, state.commit]).as_slice())?;
-            }
-            if let Some(mark) = batch.snapshot {
-                meta.insert("snapshot", numbers(&[mark.index, mark.term]).as_slice())?;
             }
             if let Some(index) = batch.compact_to.filter(|index| *index > 0) {
                 let term = entries.get(index)?.map(|value| big_endian(&value.value()[..8]));
@@ -312,10 +337,12 @@ fn load_snapshot(directory: &Path, index: u64, options: &StoreOptions) -> Result
 
 #[cfg(test)]
 mod tests {
+    use coracle_raft::MemberId;
+
     use super::*;
 
     fn entry(index: u64, data: &'static str) -> LogEntry {
-        LogEntry { index, term: 1, data: Bytes::from_static(data.as_bytes()) }
+        LogEntry { index, term: 1, data: Bytes::from_static(data.as_bytes()), ..LogEntry::default() }
     }
 
     fn batch(entries: Vec<LogEntry>) -> WalBatch {
@@ -336,6 +363,54 @@ mod tests {
         drop(found);
         let found = open(directory.path(), &StoreOptions::default()).unwrap();
         assert_eq!(found.raft.unwrap().entries, [entry(1, "a"), entry(2, "c"), entry(3, "d")]);
+    }
+
+    #[test]
+    fn a_log_comes_to_what_its_batches_say() {
+        let directory = tempfile::tempdir().unwrap();
+        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        let mark = SnapshotMark { index: 7, term: 2 };
+        let membership = Membership { learners: vec![MemberId(4)], ..Membership::of_voters(&[MemberId(1)]) };
+        let change = LogEntry { kind: EntryKind::Membership, ..entry(4, "change") };
+        let batches = [
+            batch(vec![entry(1, "a"), entry(2, "b")]),
+            batch(vec![entry(2, "c"), entry(3, "d"), change]),
+            WalBatch { compact_to: Some(2), ..batch(Vec::new()) },
+            WalBatch {
+                restart: true,
+                snapshot: Some(SnapshotPointer { mark, membership }),
+                ..batch(vec![entry(8, "e"), entry(9, "f")])
+            },
+        ];
+        let mut expected = Restored::default();
+        save_snapshot(directory.path(), 7, &Store::new(StoreOptions::default()).view()).unwrap();
+        let mut database = found.database;
+        for batch in batches {
+            commit(&database, std::slice::from_ref(&batch)).unwrap();
+            expected.write(batch);
+            expected.hard_state.commit = expected.hard_state.commit.max(expected.snapshot.mark.index);
+            drop(database);
+            let found = open(directory.path(), &StoreOptions::default()).unwrap();
+            let mut raft = found.raft.unwrap();
+            raft.hard_state.commit = raft.hard_state.commit.max(raft.snapshot.mark.index);
+            assert_eq!(raft, expected);
+            database = found.database;
+        }
+    }
+
+    #[test]
+    fn a_log_of_another_format_is_refused_with_a_sentence() {
+        for (format, words) in [(1_u64, "an unreleased version"), (3, "a newer version")] {
+            let directory = tempfile::tempdir().unwrap();
+            let found = open(directory.path(), &StoreOptions::default()).unwrap();
+            commit(&found.database, &[batch(vec![entry(1, "a")])]).unwrap();
+            let transaction = found.database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().insert("format", format.to_be_bytes().as_slice()).unwrap();
+            transaction.commit().unwrap();
+            drop(found);
+            let error = open(directory.path(), &StoreOptions::default()).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
     }
 
     #[cfg(unix)]
@@ -366,13 +441,14 @@ mod tests {
         let found = open(directory.path(), &StoreOptions::default()).unwrap();
         commit(&found.database, &[batch(vec![entry(1, "a"), entry(2, "b"), entry(3, "c")])]).unwrap();
         let mark = SnapshotMark { index: 2, term: 1 };
-        let compacted = WalBatch { snapshot: Some(mark), compact_to: Some(2), ..WalBatch::default() };
+        let pointer = SnapshotPointer { mark, membership: Membership::of_voters(&[MemberId(1)]) };
+        let compacted = WalBatch { snapshot: Some(pointer.clone()), compact_to: Some(2), ..WalBatch::default() };
         commit(&found.database, &[compacted]).unwrap();
         drop(found);
         let found = open(directory.path(), &StoreOptions::default()).unwrap();
         assert!(found.store.is_some());
         let raft = found.raft.unwrap();
-        assert_eq!((raft.base, raft.entries), (mark, vec![entry(3, "c")]));
+        assert_eq!((raft.base, raft.snapshot, raft.entries), (mark, pointer, vec![entry(3, "c")]));
         fs::write(snapshot_path(directory.path(), 2), b"short").unwrap();
         let path = snapshot_path(directory.path(), 2);
         let error = load_snapshot(directory.path(), 2, &StoreOptions::default()).unwrap_err();

@@ -88,7 +88,7 @@ impl ControlPlane {
             Some(Restored { store, raft }) => (store, Some(raft)),
             None => (None, None),
         };
-        let saved = log.as_ref().map_or((0, 0), |log| (log.snapshot.index, log.snapshot.term));
+        let saved = log.as_ref().map_or((0, 0), |log| (log.snapshot.mark.index, log.snapshot.mark.term));
         let behind = log.iter().flat_map(|log| &log.entries).filter(|entry| entry.index > saved.0);
         let log_bytes = behind.map(|entry| entry.data.len()).sum();
         let store = store.unwrap_or_else(|| Store::new(options.store.clone()));
@@ -216,8 +216,9 @@ impl ControlPlane {
                 raft::Output::Dropped(id) => self.dropped(id, out),
                 raft::Output::Leading(term) => self.leading = Some(term),
                 raft::Output::Following => self.follow(out),
-                // Reads are served by the member that is asked: with one member its view is the newest there is.
-                raft::Output::Readable(_) | raft::Output::Unreadable(_) => {}
+                raft::Output::Membership { term, index, .. } => self.applied = (index, term),
+                // This member is alone: it needs no leader's name, its view is the newest there is, and nobody sends it a state.
+                _ => {}
             }
         }
     }

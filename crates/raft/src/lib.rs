@@ -5,11 +5,15 @@
 
 mod log;
 mod member;
+mod membership;
 mod message;
 mod read;
+mod status;
 mod wal;
 
 pub use member::{Config, Input, Member, MemberId, Output, ProposalId};
+pub use membership::{ChangeRefused, Membership, MembershipChange, Place};
 pub use message::Message;
 pub use read::ReadId;
-pub use wal::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};
+pub use status::{PeerStatus, Role, Status};
+pub use wal::{EntryKind, HardState, LogEntry, PersistId, Restored, SnapshotMark, SnapshotPointer, WalBatch};

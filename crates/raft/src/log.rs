@@ -1,11 +1,12 @@
 //! The log in memory, as the `raft` crate reads it.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
-use crate::SnapshotMark;
+use crate::{MemberId, Place, SnapshotMark, SnapshotPointer};
 
 /// Entries behind `base`, and the state that goes with them.
 #[derive(Debug, Default)]
@@ -14,19 +15,15 @@ pub(crate) struct Log {
     base: SnapshotMark,
     entries: VecDeque<Entry>,
     hard_state: HardState,
-    conf_state: ConfState,
-    /// The last snapshot that can be sent.
-    snapshot: SnapshotMark,
+    /// The last snapshot, which can be sent; the raft crate begins with who was in the group then.
+    snapshot: SnapshotPointer,
+    /// Somebody is to get a snapshot who was not in the group at the time of the last one.
+    wanted: Cell<bool>,
 }
 
 impl Log {
-    pub(crate) fn new(
-        base: SnapshotMark,
-        snapshot: SnapshotMark,
-        hard_state: HardState,
-        conf_state: ConfState,
-    ) -> Self {
-        Self { base, entries: VecDeque::new(), hard_state, conf_state, snapshot }
+    pub(crate) fn new(base: SnapshotMark, snapshot: SnapshotPointer, hard_state: HardState) -> Self {
+        Self { base, entries: VecDeque::new(), hard_state, snapshot, wanted: Cell::new(false) }
     }
 
     /// Appends, and replaces what stands at the first entry's index and behind it.
@@ -47,8 +44,24 @@ impl Log {
     }
 
     /// A snapshot up to here is durable.
-    pub(crate) fn set_snapshot(&mut self, mark: SnapshotMark) {
-        self.snapshot = mark;
+    pub(crate) fn set_snapshot(&mut self, snapshot: SnapshotPointer) {
+        self.snapshot = snapshot;
+    }
+
+    /// Begins anew behind a snapshot that came from another member.
+    pub(crate) fn restart(&mut self, snapshot: SnapshotPointer) {
+        self.entries.clear();
+        self.base = snapshot.mark;
+        self.snapshot = snapshot;
+    }
+
+    /// Whether a snapshot is missing that can be sent; asked once.
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.wanted.take()
+    }
+
+    pub(crate) fn snapshot(&self) -> &SnapshotPointer {
+        &self.snapshot
     }
 
     /// Forgets entries up to `index`, which must be in a snapshot.
@@ -74,7 +87,7 @@ impl Log {
 
 impl Storage for Log {
     fn initial_state(&self) -> Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+        Ok(RaftState::new(self.hard_state.clone(), self.snapshot.membership.to_raft()))
     }
 
     fn entries(
@@ -112,16 +125,20 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
-        if self.snapshot.index == 0 || self.snapshot.index < request_index {
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
+        let SnapshotPointer { mark, membership } = &self.snapshot;
+        // A member does not take a snapshot of a group that it is not in.
+        let knows = membership.place(MemberId(to)) != Place::Outside;
+        if mark.index == 0 || mark.index < request_index || !knows {
+            self.wanted.set(true);
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         // Only a descriptor: the state itself travels beside.
         let mut snapshot = Snapshot::default();
         let metadata = snapshot.mut_metadata();
-        metadata.index = self.snapshot.index;
-        metadata.term = self.snapshot.term;
-        metadata.set_conf_state(self.conf_state.clone());
+        metadata.index = mark.index;
+        metadata.term = mark.term;
+        metadata.set_conf_state(membership.to_raft());
         Ok(snapshot)
     }
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use coracle_base::wire::{Damage, Reader, Writer};
 use raft::eraftpb::{self, ConfState, Entry, EntryType, MessageType, Snapshot};
 
+use crate::{EntryKind, LogEntry, Membership, SnapshotMark};
+
 const FORMAT: u8 = 1;
 
 /// Every type by its number. What is local to a member is not among them, nor what forwards a proposal: no peer sends that.
@@ -40,6 +42,45 @@ impl Message {
     /// Whether a member may take this from another.
     pub(crate) fn is_between_members(&self) -> bool {
         TYPES.iter().any(|(_, kind)| *kind == self.0.get_msg_type())
+    }
+
+    /// Whether the raft crate can be given this: it trusts what is in a message, and would panic on some.
+    pub(crate) fn is_sound(&self, last: u64) -> bool {
+        let Self(m) = self;
+        match m.get_msg_type() {
+            MessageType::MsgAppend => {
+                let rises = |pair: &[Entry]| {
+                    pair[0].index.checked_add(1) == Some(pair[1].index) && pair[0].term <= pair[1].term
+                };
+                let follows = m.entries.first().is_none_or(|first| m.index.checked_add(1) == Some(first.index));
+                follows && m.entries.windows(2).all(rises) && m.entries.last().is_none_or(|last| last.term <= m.term)
+            }
+            // A log that is shorter than what it once acknowledged was replaced by hand.
+            MessageType::MsgHeartbeat => m.commit <= last,
+            MessageType::MsgAppendResponse => m.reject || m.index <= last,
+            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => m.entries.len() == 1,
+            MessageType::MsgSnapshot => {
+                let metadata = m.get_snapshot().get_metadata();
+                let state = metadata.get_conf_state();
+                metadata.index > 0 && !state.auto_leave && Membership::from_raft(state).is_sound()
+            }
+            _ => true,
+        }
+    }
+
+    /// Where the snapshot stands that it describes, if it does: the state travels beside.
+    pub fn snapshot_mark(&self) -> Option<SnapshotMark> {
+        let metadata = self.0.get_snapshot().get_metadata();
+        self.is_snapshot().then_some(SnapshotMark { index: metadata.index, term: metadata.term })
+    }
+
+    pub(crate) fn is_snapshot(&self) -> bool {
+        self.0.get_msg_type() == MessageType::MsgSnapshot
+    }
+
+    /// Whether it asks this member to stand for election at once.
+    pub(crate) fn asks_to_lead(&self) -> bool {
+        self.0.get_msg_type() == MessageType::MsgTimeoutNow
     }
 
     /// Whether it answers a request for a vote.
@@ -96,30 +137,40 @@ impl Message {
 }
 
 fn write_entry(w: &mut Writer, entry: &Entry) {
-    w.byte(match entry.get_entry_type() {
-        EntryType::EntryNormal => 0,
-        EntryType::EntryConfChange => 1,
-        EntryType::EntryConfChangeV2 => 2,
-    });
-    w.number(entry.term);
-    w.number(entry.index);
-    w.bytes(&entry.data);
-    w.bytes(&entry.context);
+    let LogEntry { index, term, kind, data } = from_raft(entry);
+    w.byte(kind.number());
+    w.number(term);
+    w.number(index);
+    w.bytes(&data);
 }
 
 fn read_entry(r: &mut Reader<'_>) -> Result<Entry, Damage> {
-    let mut entry = Entry::default();
-    entry.set_entry_type(match r.byte()? {
-        0 => EntryType::EntryNormal,
-        1 => EntryType::EntryConfChange,
-        2 => EntryType::EntryConfChangeV2,
-        other => return Err(format!("{other} is no type of entry").into()),
-    });
-    entry.term = r.number()?;
-    entry.index = r.number()?;
-    entry.data = read_bytes(r)?;
-    entry.context = read_bytes(r)?;
-    Ok(entry)
+    let number = r.byte()?;
+    let kind = EntryKind::from_number(number).ok_or_else(|| format!("{number} is no kind of entry"))?;
+    let entry = LogEntry { kind, term: r.number()?, index: r.number()?, data: read_bytes(r)? };
+    Ok(to_raft(&entry))
+}
+
+/// An entry as the log and peers have it. The raft crate wants its own encoding of membership changes in an entry that is
+/// proposed; ours is in the context, and it alone leaves the member, so that no parser of that crate reads what peers send.
+pub(crate) fn from_raft(entry: &Entry) -> LogEntry {
+    let (kind, data) = match entry.get_entry_type() {
+        EntryType::EntryNormal => (EntryKind::Normal, &entry.data),
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => (EntryKind::Membership, &entry.context),
+    };
+    LogEntry { index: entry.index, term: entry.term, kind, data: data.clone() }
+}
+
+pub(crate) fn to_raft(entry: &LogEntry) -> Entry {
+    let mut raft = Entry { index: entry.index, term: entry.term, ..Entry::default() };
+    match entry.kind {
+        EntryKind::Normal => raft.data = entry.data.clone(),
+        EntryKind::Membership => {
+            raft.set_entry_type(EntryType::EntryConfChangeV2);
+            raft.context = entry.data.clone();
+        }
+    }
+    raft
 }
 
 fn write_snapshot(w: &mut Writer, snapshot: &Snapshot) {
@@ -172,12 +223,9 @@ mod tests {
 
     /// A message with something in every field.
     fn message(kind: MessageType) -> Message {
-        let mut entry = Entry::default();
-        entry.set_entry_type(EntryType::EntryConfChangeV2);
-        entry.term = 7;
-        entry.index = 300;
-        entry.data = Bytes::from_static(b"data");
-        entry.context = Bytes::from_static(b"context");
+        let data = Bytes::from_static(b"data");
+        let entry = |index, kind| to_raft(&LogEntry { index, term: 7, kind, data: data.clone() });
+        let entries = vec![entry(300, EntryKind::Membership), entry(301, EntryKind::Normal)];
         let mut snapshot = Snapshot { data: Bytes::from_static(b"descriptor"), ..Snapshot::default() };
         snapshot.mut_metadata().index = 200;
         snapshot.mut_metadata().term = 6;
@@ -191,7 +239,7 @@ mod tests {
         (m.commit, m.commit_term, m.request_snapshot, m.reject_hint) = (298, 6, 5, 4);
         (m.reject, m.deprecated_priority, m.priority) = (true, 1, -1);
         m.context = Bytes::from_static(b"read");
-        m.set_entries(vec![entry.clone(), entry].into());
+        m.set_entries(entries.into());
         m.set_snapshot(snapshot);
         Message(m)
     }

@@ -12,6 +12,11 @@ pub struct ReadId(pub u64);
 
 /// How many reads wait at most: far more than requests that a member serves at once.
 const READS_MAX: usize = 10_000;
+/// How long a read waits: a member that hears of no leader for so long says so.
+const READ_WAIT: Duration = Duration::from_secs(10);
+
+/// A read, and when it was asked for.
+type Asked = (Instant, ReadId);
 
 /// The reads that wait.
 #[derive(Debug)]
@@ -20,17 +25,17 @@ pub(crate) struct Reads {
     start: (u64, u64),
     rounds: u64,
     /// Not yet in a round: a round serves only what came before it.
-    waiting: Vec<ReadId>,
+    waiting: Vec<Asked>,
     round: Option<Round>,
     /// Possible once the index is applied.
-    answered: Vec<(u64, ReadId)>,
+    answered: Vec<(u64, Asked)>,
 }
 
 #[derive(Debug)]
 struct Round {
     context: Vec<u8>,
     asked: Instant,
-    reads: Vec<ReadId>,
+    reads: Vec<Asked>,
 }
 
 impl Reads {
@@ -39,11 +44,11 @@ impl Reads {
     }
 
     /// Takes a read in; false when too many wait.
-    pub(crate) fn push(&mut self, read: ReadId) -> bool {
+    pub(crate) fn push(&mut self, read: ReadId, now: Instant) -> bool {
         let on_their_way = self.round.as_ref().map_or(0, |round| round.reads.len());
         let room = self.waiting.len() + on_their_way + self.answered.len() < READS_MAX;
         if room {
-            self.waiting.push(read);
+            self.waiting.push((now, read));
         }
         room
     }
@@ -85,6 +90,19 @@ impl Reads {
 
     /// The reads that are possible now.
     pub(crate) fn possible(&mut self, applied: u64) -> impl Iterator<Item = ReadId> {
-        self.answered.extract_if(.., move |(index, _)| *index <= applied).map(|(_, read)| read)
+        self.answered.extract_if(.., move |(index, _)| *index <= applied).map(|(_, (_, read))| read)
+    }
+
+    /// The reads that have waited too long. Those that only wait for entries to be applied are not among them.
+    pub(crate) fn expired(&mut self, now: Instant) -> impl Iterator<Item = ReadId> {
+        let late = move |(asked, _): &mut Asked| now.saturating_since(*asked) > READ_WAIT;
+        let mut expired: Vec<Asked> = self.waiting.extract_if(.., late).collect();
+        if let Some(round) = &mut self.round {
+            expired.extend(round.reads.extract_if(.., late));
+        }
+        if self.round.as_ref().is_some_and(|round| round.reads.is_empty()) {
+            self.round = None;
+        }
+        expired.into_iter().map(|(_, read)| read)
     }
 }

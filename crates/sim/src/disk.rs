@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use coracle_base::{Instant, Rng};
-use coracle_raft::{HardState, LogEntry, PersistId, Restored, SnapshotMark, WalBatch};
+use coracle_raft::{LogEntry, PersistId, Restored, WalBatch};
 use coracle_store::{Store, StoreOptions};
 
 /// The shortest and longest write, in microseconds: a good solid state disk's, and a bad one's.
@@ -14,10 +14,7 @@ const LATENCY_MICROS: (u64, u64) = (100, 4_000);
 /// One member's log and snapshots.
 #[derive(Default)]
 pub(crate) struct Disk {
-    entries: Vec<LogEntry>,
-    hard_state: Option<HardState>,
-    snapshot: SnapshotMark,
-    base: SnapshotMark,
+    log: Option<Restored>,
     /// The snapshots that are complete, by index: the newest and the one before.
     snapshots: Vec<(u64, Vec<u8>)>,
     /// What is handed over and not durable yet, in order.
@@ -29,10 +26,11 @@ pub(crate) struct Disk {
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ends = |entry: Option<&LogEntry>| entry.map(|entry| (entry.index, entry.term));
+        let log = self.log.as_ref();
         f.debug_struct("Disk")
-            .field("entries", &(ends(self.entries.first()), ends(self.entries.last())))
-            .field("hard_state", &self.hard_state)
-            .field("snapshot", &self.snapshot)
+            .field("entries", &log.map(|log| (ends(log.entries.first()), ends(log.entries.last()))))
+            .field("hard_state", &log.map(|log| log.hard_state))
+            .field("snapshot", &log.map(|log| log.snapshot.mark))
             .field("snapshots", &self.snapshots.iter().map(|(index, _)| *index).collect::<Vec<_>>())
             .field("pending", &self.pending.len())
             .finish_non_exhaustive()
@@ -76,28 +74,17 @@ impl Disk {
 
     /// What a member that starts finds: the state of the last snapshot, and the log.
     pub(crate) fn restored(&self, options: &StoreOptions) -> Option<(Option<Store>, Restored)> {
-        let hard_state = self.hard_state?;
-        let snapshot = self.snapshots.iter().find(|(index, _)| *index == self.snapshot.index);
+        let log = self.log.clone()?;
+        let index = log.snapshot.mark.index;
+        let snapshot = self.snapshots.iter().find(|(saved, _)| *saved == index);
         let store =
             snapshot.map(|(_, bytes)| Store::restore(options.clone(), bytes).expect("the disk damages nothing"));
-        assert!(self.snapshot.index == 0 || store.is_some(), "the log names a snapshot that was not kept");
-        let entries = self.entries.clone();
-        Some((store, Restored { hard_state, snapshot: self.snapshot, base: self.base, entries }))
+        assert!(index == 0 || store.is_some(), "the log names a snapshot that was not kept");
+        Some((store, log))
     }
 
     fn commit(&mut self, batch: WalBatch) {
-        if let Some(first) = batch.entries.first() {
-            self.entries.retain(|entry| entry.index < first.index);
-            self.entries.extend(batch.entries);
-        }
-        self.hard_state = batch.hard_state.or(self.hard_state);
-        self.snapshot = batch.snapshot.unwrap_or(self.snapshot);
-        if let Some(index) = batch.compact_to
-            && let Some(last) = self.entries.iter().find(|entry| entry.index == index)
-        {
-            self.base = SnapshotMark { index, term: last.term };
-            self.entries.retain(|entry| entry.index > index);
-        }
+        self.log.get_or_insert_default().write(batch);
     }
 }
 
@@ -109,10 +96,12 @@ pub(crate) fn latency(rng: &mut Rng) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use coracle_raft::HardState;
+
     use super::*;
 
     fn batch(index: u64) -> WalBatch {
-        let entry = LogEntry { index, term: 1, data: vec![1].into() };
+        let entry = LogEntry { index, term: 1, data: vec![1].into(), ..LogEntry::default() };
         let hard_state = Some(HardState { term: 1, vote: 1, commit: index });
         WalBatch { entries: vec![entry], hard_state, ..WalBatch::default() }
     }
@@ -133,7 +122,8 @@ mod tests {
             disk.crash(&mut rng);
             let found = found(&disk);
             assert!((2..=4).contains(&found), "{found} entries");
-            assert!(disk.entries.iter().map(|entry| entry.index).eq(1..=found as u64));
+            let log = disk.log.unwrap_or_default();
+            assert!(log.entries.iter().map(|entry| entry.index).eq(1..=found as u64));
             lost += 4 - found;
         }
         assert!(lost > 0, "no seed lost anything");
