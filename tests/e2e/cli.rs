@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use expect_test::expect;
 use serde_json::Value;
@@ -196,6 +196,46 @@ fn columns(table: &str, count: usize) -> String {
     let line = |line: &str| line.split_whitespace().take(count).collect::<Vec<_>>().join("  ") + "\n";
     table.lines().map(line).collect()
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_terminal_no_color_leaves_colours_and_spinners_out() {
+    if Command::new("script").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "there is no program `script` to make a terminal with");
+        return;
+    }
+    let escapes = |no_color: &str| {
+        let home = tempfile::tempdir().expect("there is room for a temporary directory");
+        let program = program(home.path());
+        let run = format!(
+            "{} up --memory --nodes 0 --fake-nodes 1 --listen 127.0.0.1:0 --kubeconfig config -f web.yaml",
+            program.get_program().to_string_lossy()
+        );
+        fs::write(home.path().join("web.yaml"), FAKE_POD).expect("a file is written");
+        let mut terminal = Command::new("script");
+        terminal.args(["--quiet", "--return", "--flush", "--command", &run, "typescript"]);
+        terminal.env("HOME", home.path()).env("NO_COLOR", no_color).env("TERM", "xterm").current_dir(home.path());
+        let mut child = terminal.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+        let printed = eventually("it is up", || {
+            let text = fs::read_to_string(home.path().join("typescript")).unwrap_or_default();
+            if text.contains("Press Ctrl-C to stop.") { Ok(text) } else { Err(text) }
+        });
+        let mut down = crate::harness::program(home.path());
+        down.args(["down", "--kubeconfig", "config"]).current_dir(home.path());
+        finish(down).ok();
+        assert!(child.wait().expect("it ends").success());
+        printed.contains('\u{1b}')
+    };
+    assert!(escapes(""), "a terminal shows the progress in place");
+    assert!(!escapes("1"), "unless it is asked not to");
+}
+
+const FAKE_POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec: {containers: [{name: web, image: 'anything:v1'}]}
+";
 
 #[test]
 fn what_is_not_running_is_said_in_a_line() {

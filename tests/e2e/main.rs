@@ -9,5 +9,6 @@ mod commands;
 mod guide;
 mod harness;
 mod kill_loop;
+mod network;
 mod pods;
 mod rollout;

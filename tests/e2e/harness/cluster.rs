@@ -118,6 +118,14 @@ impl Cluster {
         self.process.as_ref().expect("the cluster runs").id()
     }
 
+    /// Bytes of the process that are in memory, where the system says so.
+    pub(crate) fn resident_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+        Some(kibibytes << 10)
+    }
+
     /// Sends the process a signal (`INT`, `KILL`) and waits for its end.
     #[track_caller]
     pub(crate) fn signal(&mut self, signal: &str) -> ExitStatus {

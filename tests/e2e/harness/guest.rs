@@ -63,6 +63,12 @@ impl Guest {
         self
     }
 
+    /// Takes so many mebibytes of memory at once and writes to every page of them.
+    pub(crate) fn grow_and_touch(mut self, mebibytes: u32) -> Self {
+        let _ = writeln!(self.steps, "(call $grow_and_touch (i32.const {}))", mebibytes * 16);
+        self
+    }
+
     /// Waits.
     pub(crate) fn sleep(mut self, milliseconds: u64) -> Self {
         let _ = writeln!(self.steps, "(call $sleep (i64.const {}))", milliseconds * 1_000_000);
@@ -146,6 +152,13 @@ const HOST: &str = r#"
     (local.set $at (i32.add (local.get $at) (i32.const 1)))
     (br_if $next (i32.lt_u (local.get $at) (local.get $end))))
   (call $print (i32.const 16384) (i32.load (i32.const 20))))
+(func $grow_and_touch (param $pages i32) (local $at i32) (local $end i32)
+  (local.set $at (i32.mul (memory.grow (local.get $pages)) (i32.const 65536)))
+  (local.set $end (i32.mul (memory.size) (i32.const 65536)))
+  (loop $next
+    (i32.store8 (local.get $at) (i32.const 1))
+    (local.set $at (i32.add (local.get $at) (i32.const 4096)))
+    (br_if $next (i32.lt_u (local.get $at) (local.get $end)))))
 (func $sleep (param $nanoseconds i64)
   (i32.store (i32.const 80) (i32.const 1))
   (i64.store (i32.const 88) (local.get $nanoseconds))
