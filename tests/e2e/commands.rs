@@ -313,7 +313,27 @@ fn asking_about_the_server(cluster: &Cluster) {
     assert!(explained.contains("Deployment enables declarative updates for Pods and ReplicaSets."), "{explained}");
     assert_eq!(cluster.kubectl("auth can-i delete nodes"), "yes\n");
     assert!(cluster.kubectl("auth whoami").contains("system:masters"));
+    let token = cluster.kubectl("create token default --duration=10m");
+    let account = format!(
+        "auth whoami --kubeconfig /dev/null --server https://{} --token {token} --insecure-skip-tls-verify",
+        cluster.address()
+    );
+    assert!(cluster.kubectl(&account).contains("system:serviceaccount:shop:default"), "{token}");
     assert!(cluster.kubectl("get --raw /readyz").starts_with("ok"));
+    teammates(cluster);
+}
+
+fn teammates(cluster: &Cluster) {
+    let said = cluster.coracle(&["user", "add", "jane", "--group", "team"]).ok();
+    assert!(said.starts_with("jane.kubeconfig lets jane use the cluster until 2"), "{said}");
+    let whoami = cluster.kubectl("auth whoami --kubeconfig jane.kubeconfig");
+    assert!(whoami.contains("jane") && whoami.contains("team"), "{whoami}");
+    assert_eq!(
+        cluster.kubectl_fails("get nodes --kubeconfig jane.kubeconfig"),
+        "Error from server (Forbidden): nodes is forbidden: User \"jane\" cannot list resource \"nodes\" in API group \"\" at the cluster scope\n"
+    );
+    let again = cluster.coracle(&["user", "add", "jane"]).fails();
+    assert_eq!(again, "error: jane.kubeconfig is there already; name another file with --output\n");
 }
 
 fn watching(cluster: &Cluster) {

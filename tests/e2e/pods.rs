@@ -183,6 +183,15 @@ fn volumes_hold_files(cluster: &Cluster) {
     logs(cluster, "files", |text| text.starts_with("blue hush test large\n"));
     cluster.kubectl(r#"patch configmap settings -p {"data":{"color":"green"}}"#);
     logs(cluster, "files", |text| text.contains("green hush test large\n"));
+    let access = Guest::new().cat("namespace").print(" ").cat("token").print("\n").sleep(60_000).for_ever();
+    cluster.import("test/access:v1", &access.wat());
+    create(cluster, &pod("access", "test/access:v1", &json!({}), &json!({})));
+    let text = logs(cluster, "access", |text| text.ends_with('\n'));
+    let token = text.trim().strip_prefix("default ").unwrap_or_else(|| panic!("it reads what it is given: {text}"));
+    let review = json!({"spec": {"token": token}});
+    let review = cluster.http().json("POST", "/apis/authentication.k8s.io/v1/tokenreviews", &review).json();
+    assert_eq!(review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["access"]));
+    cluster.kubectl("delete pod access --grace-period=0 --force");
     let foreign = json!({"volumes": [{"name": "disk", "nfs": {"server": "files.example", "path": "/"}}]});
     let main = json!({"volumeMounts": [{"name": "disk", "mountPath": "/disk"}]});
     create(cluster, &pod("foreign", "test/files:v1", &foreign, &main));
@@ -209,6 +218,21 @@ fn memory_is_limited(cluster: &Cluster) {
         15,
         "the sixteenth is one too many: {printed}"
     );
+    just_under_the_limit_it_runs_on(cluster);
+}
+
+/// A module of one page that takes fourteen mebibytes more and stays.
+fn just_under_the_limit_it_runs_on(cluster: &Cluster) {
+    let before = cluster.resident_memory();
+    cluster.import("test/large:v1", &Guest::new().grow_and_touch(14).print("large\n").sleep(60_000).for_ever().wat());
+    let limits = json!({"resources": {"limits": {"memory": "16Mi"}}});
+    create(cluster, &pod("large", "test/large:v1", &json!({}), &limits));
+    logs(cluster, "large", |text| text == "large\n");
+    assert_eq!(row(cluster, "large"), "large  1/1  Running  0  AGE\n");
+    if let (Some(before), Some(now)) = (before, cluster.resident_memory()) {
+        assert!(now >= before + (14 << 20), "what the guest wrote to counts as the process's: {before} and then {now}");
+    }
+    cluster.kubectl("delete pod large --grace-period=0 --force");
 }
 
 fn probes_decide(cluster: &Cluster) {

@@ -73,7 +73,7 @@ const ATOMIC: [&str; 22] = [
 ];
 
 /// What is served: group, plural, and the subresources of the published ones that Coracle has. In the order of discovery's groups.
-const SERVED: [(&str, &str, &[&str]); 23] = [
+const SERVED: [(&str, &str, &[&str]); 24] = [
     ("", "bindings", &[]),
     ("", "configmaps", &[]),
     ("", "endpoints", &[]),
@@ -82,13 +82,14 @@ const SERVED: [(&str, &str, &[&str]); 23] = [
     ("", "nodes", &["status"]),
     ("", "pods", &["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"]),
     ("", "secrets", &[]),
-    ("", "serviceaccounts", &[]),
+    ("", "serviceaccounts", &["token"]),
     ("", "services", &["proxy", "status"]),
     ("apps", "controllerrevisions", &[]),
     ("apps", "deployments", &["scale", "status"]),
     ("apps", "replicasets", &["scale", "status"]),
     ("events.k8s.io", "events", &[]),
     ("authentication.k8s.io", "selfsubjectreviews", &[]),
+    ("authentication.k8s.io", "tokenreviews", &[]),
     ("authorization.k8s.io", "localsubjectaccessreviews", &[]),
     ("authorization.k8s.io", "selfsubjectaccessreviews", &[]),
     ("authorization.k8s.io", "selfsubjectrulesreviews", &[]),

@@ -36,8 +36,20 @@ pub(crate) enum Attributes<'a> {
 const PUBLIC: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", "/version/"];
 
 /// Paths that every known user may read (`system:discovery`); `*` stands for anything behind.
-const DISCOVERY: [&str; 10] =
-    ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version"];
+const DISCOVERY: [&str; 12] = [
+    "/.well-known/openid-configuration",
+    "/openid/v1/jwks",
+    "/api",
+    "/api/*",
+    "/apis",
+    "/apis/*",
+    "/healthz",
+    "/livez",
+    "/openapi",
+    "/openapi/*",
+    "/readyz",
+    "/version",
+];
 
 /// What every known user may create (`system:basic-user`).
 const BASIC: [(&str, &str); 3] = [

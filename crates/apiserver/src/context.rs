@@ -6,6 +6,7 @@ use coracle_store::{Transaction, View};
 use serde_json::Value;
 
 use crate::answer::Presenter;
+use crate::callout::{Asked, Callout};
 use crate::machine::TunnelSpec;
 use crate::request::ResourcePath;
 use crate::request::negotiate::Encoding;
@@ -128,6 +129,8 @@ pub(crate) enum Step {
     Propose(Box<Proposal>),
     /// Delete these one after the other, then answer.
     DeleteAll(Vec<ObjectKey>, Response),
+    /// Ask the world, then answer.
+    Call(Callout, Box<Asked>),
     /// Stream.
     Watch(Box<Watcher>),
     /// Join to a byte stream.

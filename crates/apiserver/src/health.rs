@@ -94,10 +94,20 @@ fn arch() -> &'static str {
 }
 
 fn paths(registry: &Registry) -> Vec<String> {
-    let mut paths: Vec<String> =
-        ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]
-            .map(str::to_owned)
-            .into();
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .into();
     for endpoint in ["/healthz", "/livez", "/readyz"] {
         paths.extend(CHECKS.iter().map(|check| format!("{endpoint}/{check}")));
     }

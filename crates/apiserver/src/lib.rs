@@ -9,6 +9,7 @@
 
 mod answer;
 mod authorize;
+mod callout;
 mod context;
 mod decode;
 mod discovery;
@@ -20,17 +21,20 @@ mod machine;
 mod managed_fields;
 mod node_lease;
 mod openapi;
+mod openid;
 mod options;
 mod request;
 mod review;
 mod route;
+pub mod service_account;
 pub mod strategy;
 mod subresource;
 pub mod validation;
 mod verb;
 mod watcher;
 
-pub use machine::{Callout, LogOptions, Next, RequestMachine, Resume, TunnelSpec};
+pub use callout::Callout;
+pub use machine::{LogOptions, Next, RequestMachine, Resume, TunnelSpec};
 pub use node_lease::Heartbeats;
 pub use openapi::OpenApi;
 pub use options::ServerOptions;

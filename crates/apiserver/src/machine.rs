@@ -10,6 +10,7 @@ use coracle_api::{Object, ObjectKey, Registry, Request, Response, Revision, Stat
 use coracle_base::{Now, Rng};
 use coracle_store::{Applied, Refused, Transaction, View};
 
+use crate::callout::{Asked, Callout};
 use crate::context::{Finish, Proposal, Shape, Step};
 use crate::route::{self, Routed, Run};
 use crate::watcher::Watcher;
@@ -53,11 +54,6 @@ pub enum Next {
     /// Wait until the view is at this revision.
     WaitFor(Revision),
 }
-
-/// A question to the world, as plain data: webhooks, token reviews and signing come here.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Callout {}
 
 /// Which part of a container's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,6 +141,8 @@ enum Stage {
     Waiting,
     /// A transaction is under way.
     Proposed(Box<Pending>),
+    /// A callout is under way.
+    Asked(Box<Asked>),
     /// It has answered.
     Over,
 }
@@ -193,6 +191,7 @@ impl RequestMachine {
             (Stage::Proposed(pending), Resume::Settled(Ok(applied))) => self.applied(view, now, *pending, applied),
             (Stage::Proposed(pending), Resume::Settled(Err(refused))) => self.refused(view, now, *pending, refused),
             (Stage::Proposed(_), Resume::Unsettled(status)) => self.respond(Response::from(status)),
+            (Stage::Asked(asked), Resume::Called(outcome)) => self.respond(asked.answer(outcome, view, now)),
             (stage, resume) => panic!("a request in stage {stage:?} was resumed with {resume:?}"),
         }
     }
@@ -233,6 +232,10 @@ impl RequestMachine {
             (Step::Respond(response), _) => self.respond(response),
             (Step::Watch(watcher), _) => Next::Watch(watcher),
             (Step::Tunnel(tunnel), _) => Next::Tunnel(tunnel),
+            (Step::Call(callout, asked), _) => {
+                self.stage = Stage::Asked(asked);
+                Next::Call(callout)
+            }
             (Step::WaitFor(revision), _) => {
                 self.stage = Stage::Waiting;
                 Next::WaitFor(revision)

@@ -24,6 +24,8 @@ pub struct ServerOptions {
     pub max_body: usize,
     /// The cluster CA's certificate, PEM: what `kube-root-ca.crt` holds.
     pub ca_certificate: String,
+    /// The public keys of the cluster's ServiceAccount tokens: a JSON Web Key Set (RFC 7517).
+    pub token_keys: String,
     /// The address that clients reach the server by, as `host:port`, for discovery.
     pub advertise: String,
     /// The OpenAPI documents, and where their descriptions come from.
@@ -41,6 +43,7 @@ impl Default for ServerOptions {
             node_ports: (30_000, 32_767),
             max_body: 3 << 20,
             ca_certificate: String::new(),
+            token_keys: r#"{"keys":[]}"#.into(),
             advertise: "127.0.0.1:6443".into(),
             openapi: Arc::default(),
         }

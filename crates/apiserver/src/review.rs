@@ -1,11 +1,13 @@
 //! Reviews: questions about users and their rights, answered at once and never stored.
 
 use coracle_api::apply::{UpdateOptions, track_update};
-use coracle_api::{Gvk, Response, Status, UserInfo};
+use coracle_api::{Gvk, Status, UserInfo};
 use serde_json::{Value, json};
 
 use crate::answer::value_response;
 use crate::authorize::{self, Attributes};
+use crate::callout::{Asked, Callout, Purpose};
+use crate::context::Step;
 use crate::decode;
 use crate::request::negotiate::negotiate;
 use crate::request::options::WriteOptions;
@@ -13,12 +15,13 @@ use crate::request::{ResourcePath, Verb};
 use crate::route::Run;
 
 /// Answers a review; `None` when the path is none.
-pub(crate) fn answer(run: &mut Run<'_>, path: &ResourcePath, verb: Verb) -> Option<Result<Response, Status>> {
+pub(crate) fn answer(run: &mut Run<'_>, path: &ResourcePath, verb: Verb) -> Option<Result<Step, Status>> {
     if path.version != "v1" || !path.subresource.is_empty() {
         return None;
     }
     let kind = match (path.group.as_str(), path.resource.as_str()) {
         ("authentication.k8s.io", "selfsubjectreviews") => "SelfSubjectReview",
+        ("authentication.k8s.io", "tokenreviews") => "TokenReview",
         ("authorization.k8s.io", "selfsubjectaccessreviews") => "SelfSubjectAccessReview",
         ("authorization.k8s.io", "selfsubjectrulesreviews") => "SelfSubjectRulesReview",
         ("authorization.k8s.io", "subjectaccessreviews") => "SubjectAccessReview",
@@ -28,11 +31,11 @@ pub(crate) fn answer(run: &mut Run<'_>, path: &ResourcePath, verb: Verb) -> Opti
     if verb != Verb::Create || !path.name.is_empty() {
         return Some(Err(Status::method_not_allowed()));
     }
-    let group = if kind == "SelfSubjectReview" { "authentication.k8s.io" } else { "authorization.k8s.io" };
+    let group = if path.group == "authentication.k8s.io" { "authentication.k8s.io" } else { "authorization.k8s.io" };
     Some(review(run, path, Gvk::builtin(group, "v1", kind)))
 }
 
-fn review(run: &mut Run<'_>, path: &ResourcePath, gvk: Gvk) -> Result<Response, Status> {
+fn review(run: &mut Run<'_>, path: &ResourcePath, gvk: Gvk) -> Result<Step, Status> {
     let encoding = negotiate(run.request, false)?;
     let type_id = decode::type_of(run.registry, &gvk)?;
     let options = WriteOptions::parse(run.request, "CreateOptions", false)?;
@@ -54,6 +57,14 @@ fn review(run: &mut Run<'_>, path: &ResourcePath, gvk: Gvk) -> Result<Response, 
         status_subresource: false,
     };
     track_update(run.registry.schema(), type_id, None, &mut value, &update);
+    if gvk.kind == "TokenReview" {
+        let token = value["spec"]["token"].as_str().unwrap_or_default().to_owned();
+        if token.is_empty() {
+            return Err(Status::bad_request("token is required for TokenReview in authentication"));
+        }
+        let asked = Asked { object: value, encoding, purpose: Purpose::Review };
+        return Ok(Step::Call(Callout::CheckToken { token }, Box::new(asked)));
+    }
     let user = &run.request.user;
     value["status"] = match &*gvk.kind {
         "SelfSubjectReview" => {
@@ -75,7 +86,7 @@ fn review(run: &mut Run<'_>, path: &ResourcePath, gvk: Gvk) -> Result<Response, 
             access(&subject, &value["spec"])
         }
     };
-    Ok(value_response(encoding, 201, &value))
+    Ok(Step::Respond(value_response(encoding, 201, &value)))
 }
 
 fn check_namespace(path: &ResourcePath, value: &Value) -> Result<(), Status> {
@@ -89,7 +100,7 @@ fn check_namespace(path: &ResourcePath, value: &Value) -> Result<(), Status> {
     )))
 }
 
-fn user_info(user: &UserInfo) -> Value {
+pub(crate) fn user_info(user: &UserInfo) -> Value {
     let mut info = json!({ "username": user.name, "groups": user.groups });
     if !user.uid.is_empty() {
         info["uid"] = user.uid.clone().into();

@@ -11,7 +11,9 @@ use crate::request::negotiate::{Encoding, negotiate};
 use crate::request::path::{self, ResourcePath, Target};
 use crate::request::{Verb, method_word};
 use crate::strategy::Strategy;
-use crate::{Heartbeats, ServerOptions, discovery, health, kind_rules, kinds, openapi, review, subresource, verb};
+use crate::{
+    Heartbeats, ServerOptions, discovery, health, kind_rules, kinds, openapi, openid, review, subresource, verb,
+};
 
 /// What a run of a request may look at.
 #[derive(Debug)]
@@ -83,6 +85,9 @@ fn without_resource(run: &Run<'_>) -> Result<Response, Status> {
     if let Some(response) = health::answer(run.options, run.registry, run.request) {
         return response;
     }
+    if let Some(response) = openid::answer(run.options, run.request) {
+        return response;
+    }
     if run.request.path.starts_with("/openapi/") {
         return openapi::answer(run.options, run.request);
     }
@@ -101,7 +106,7 @@ fn resource(run: &mut Run<'_>, path: ResourcePath) -> Result<(Step, Option<Route
     };
     authorize::check(&run.request.user, attributes)?;
     if let Some(answer) = review::answer(run, &path, verb) {
-        return Ok((Step::Respond(answer?), None));
+        return Ok((answer?, None));
     }
     let Some(resource) = run.registry.by_path(&path.group, &path.version, &path.resource) else {
         return Err(Status::unknown_path());

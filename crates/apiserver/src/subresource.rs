@@ -4,6 +4,7 @@ pub(crate) mod binding;
 mod eviction;
 mod log;
 pub(crate) mod scale;
+mod token;
 mod tunnel;
 
 use coracle_api::{Resource, Status};
@@ -35,7 +36,6 @@ pub(crate) fn is_stream(name: &str) -> bool {
 fn is_absent(resource: &Resource, name: &str) -> bool {
     match &*resource.group_resource.resource {
         "pods" => matches!(name, "exec" | "attach" | "ephemeralcontainers" | "resize"),
-        "serviceaccounts" => name == "token",
         "nodes" => name == "proxy",
         _ => false,
     }
@@ -57,7 +57,7 @@ pub(crate) fn run(context: &mut Context<'_>, verb: Verb) -> Result<Step, Status>
         ("portforward", _) => tunnel::port_forward(context),
         ("proxy", _) => tunnel::proxy(context),
         ("exec" | "attach", _) => tunnel::not_yet(context),
-        ("token", _) => Err(error::not_here("the token subresource of service accounts")),
+        ("token", Verb::Create) => token::create(context),
         _ => Err(error::not_here(&format!("subresource {subresource:?} of {}", context.resource.group_resource))),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Down(Down),
     /// The images that the node has
     Image(Image),
+    /// Who may use the cluster
+    User(User),
     /// The log of a container, earlier instances included
     Logs(Logs),
 }
@@ -112,6 +114,35 @@ pub(crate) enum ImageCommand {
         #[command(flatten)]
         which: Which,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct User {
+    #[command(subcommand)]
+    pub(crate) command: UserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Write a kubeconfig for a teammate, with a certificate of his own
+    Add(UserAdd),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UserAdd {
+    /// The user's name, as roles name him
+    pub(crate) name: String,
+    /// The group that the user is in
+    #[arg(short, long)]
+    pub(crate) group: Option<String>,
+    /// For how many days
+    #[arg(long, value_name = "N", default_value_t = 365)]
+    pub(crate) days: u32,
+    /// The file to write, instead of NAME.kubeconfig
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) which: Which,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -8,6 +8,7 @@ mod down;
 mod image;
 mod logs;
 mod up;
+mod user;
 
 pub(crate) async fn run(args: Args) -> Result<()> {
     match args.command {
@@ -15,5 +16,6 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Down(down) => down::run(down).await,
         Command::Image(image) => image::run(image.command).await,
         Command::Logs(logs) => logs::run(logs).await,
+        Command::User(user) => user::run(user.command).await,
     }
 }

@@ -67,6 +67,19 @@ fn is_here(server: &str) -> bool {
     address.is_some_and(|address| address.ip().is_loopback())
 }
 
+/// Writes a file of its own for another user: the cluster of an entry, and the user's own credentials.
+pub(crate) fn write_new(path: &Path, entry: &Entry, name: &str, user: &Value) -> Result<()> {
+    let ca = base64(entry.ca_certificate.as_bytes());
+    let cluster = json!({"server": entry.server, "certificate-authority-data": ca});
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": CONTEXT,
+        "clusters": [{"name": CONTEXT, "cluster": cluster}],
+        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": name}}],
+        "users": [{"name": name, "user": user}],
+    });
+    save(path, &config.as_object().cloned().unwrap_or_default())
+}
+
 /// Takes the entry out again.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     if !path.exists() {
@@ -151,7 +164,7 @@ fn save(path: &Path, config: &Map<String, Value>) -> Result<()> {
     fs::rename(&unfinished, &target).with_context(what)
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 

@@ -33,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop, Nodes};
 use crate::process::Process;
 use crate::tls::{Authority, random_token};
+use crate::tokens::TokenKey;
 use crate::wal::{self, Wal};
 use crate::{Error, ErrorKind, http};
 
@@ -177,9 +178,10 @@ impl ClusterBuilder {
             None => None,
         };
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let (authority, token) = self.identity()?;
+        let Identity { authority, token, token_key } = self.identity()?;
         let options = Arc::new(ServerOptions {
             ca_certificate: authority.certificate.clone(),
+            token_keys: token_key.public_set().to_string(),
             advertise: address.map_or_else(String::new, |address| advertised(address).to_string()),
             openapi: Arc::new(self.descriptions.map_or_else(OpenApi::default, OpenApi::described_by)),
             ..ServerOptions::default()
@@ -202,12 +204,13 @@ impl ClusterBuilder {
         let (brain, inputs) = mpsc::channel(brain::INPUTS_MAX);
         // What the plane has before it leads is not everything that was acknowledged.
         let (views, view) = watch::channel(Store::new(StoreOptions::default()).view());
-        let mut authenticator = Authenticator::default();
+        let mut authenticator = Authenticator::new(token_key);
         authenticator.allow(&token, UserInfo::admin("admin"));
         let process = Arc::new(Process {
             clock,
             options,
             authenticator,
+            authority: authority.clone(),
             brain: brain.clone(),
             views: view,
             heartbeats: Heartbeats::default(),
@@ -273,9 +276,12 @@ impl ClusterBuilder {
         Ok(())
     }
 
-    /// The CA and the administrator's token: those of the data directory, or new ones.
-    fn identity(&self) -> Result<(Authority, String), Error> {
-        let Some(directory) = &self.data_dir else { return Ok((Authority::generate()?, random_token()?)) };
+    /// The CA, the administrator's token and the key of ServiceAccounts' tokens: those of the data directory, or new ones.
+    fn identity(&self) -> Result<Identity, Error> {
+        let Some(directory) = &self.data_dir else {
+            let token_key = TokenKey::read(&TokenKey::generate()?)?;
+            return Ok(Identity { authority: Authority::generate()?, token: random_token()?, token_key });
+        };
         private_directory(directory).map_err(|source| Error::file("create", directory, source))?;
         let (certificate, key, token) =
             (directory.join("ca.crt"), directory.join("ca.key"), directory.join("admin.token"));
@@ -287,14 +293,9 @@ impl ClusterBuilder {
             write_private(&key, &authority.key)?;
             authority
         };
-        let token = if token.exists() {
-            read(&token)?.trim().to_owned()
-        } else {
-            let new = random_token()?;
-            write_private(&token, &new)?;
-            new
-        };
-        Ok((authority, token))
+        let token = kept(&token, random_token)?.trim().to_owned();
+        let token_key = TokenKey::read(&kept(&directory.join("sa.key"), TokenKey::generate)?)?;
+        Ok(Identity { authority, token, token_key })
     }
 
     fn open_log(&self, options: &ControlPlaneOptions) -> Result<(Option<redb::Database>, Option<Restored>), Error> {
@@ -351,6 +352,7 @@ impl ClusterBuilder {
 
         let mut config = NodeConfig::new(if self.data_dir.is_some() { hostname() } else { "coracle".into() });
         config.capacity = self.capacity.unwrap_or_else(machine_capacity);
+        config.service_account_tokens = true;
         describe_machine(&mut config);
         register(process, &mut config).await?;
         let host = Arc::new(Host {
@@ -399,6 +401,23 @@ impl ClusterBuilder {
         cluster.spawn(http::listen::serve(process, listener, tls, router));
         Ok(())
     }
+}
+
+/// What a cluster proves itself and its users with.
+struct Identity {
+    authority: Authority,
+    token: String,
+    token_key: TokenKey,
+}
+
+/// The text of a file that only this user may read; made when there is none.
+fn kept(path: &Path, make: impl FnOnce() -> Result<String, Error>) -> Result<String, Error> {
+    if path.exists() {
+        return read(path);
+    }
+    let new = make()?;
+    write_private(path, &new)?;
+    Ok(new)
 }
 
 /// What the bootstrap makes last: once it is there the cluster can be used.

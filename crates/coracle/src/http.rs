@@ -27,6 +27,10 @@ const PASSED_HEADERS: [&str; 4] = ["if-none-match", "impersonate-user", "imperso
 #[derive(Clone, Debug)]
 pub(crate) struct Trusted(pub(crate) UserInfo);
 
+/// Who a connection's verified client certificate is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Certified(UserInfo);
+
 /// The router: one handler for everything, as paths are the API server's business.
 pub(crate) fn router(process: Arc<Process>) -> axum::Router {
     axum::Router::new().fallback(move |request: http::Request<Body>| {
@@ -53,9 +57,10 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
 
 async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<Response<Body>, Status> {
     let authorization = parts.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let user = match parts.extensions.get::<Trusted>() {
-        Some(trusted) => trusted.0.clone(),
-        None => process.authenticator.user(authorization)?,
+    let user = match (parts.extensions.get::<Trusted>(), parts.extensions.get::<Certified>()) {
+        (Some(trusted), _) => trusted.0.clone(),
+        (None, Some(certified)) => certified.0.clone(),
+        (None, None) => process.authenticator.user(authorization, &process.view(), process.now().wall)?,
     };
     let path = decode_path(parts.uri.path())?;
     if path == "/metrics" || path.starts_with("/coracle/") {

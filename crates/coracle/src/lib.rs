@@ -31,6 +31,7 @@ mod node;
 mod process;
 mod services;
 mod tls;
+mod tokens;
 mod tunnel;
 mod wal;
 
@@ -38,6 +39,7 @@ pub use builder::{ClusterBuilder, ClusterClock, Image};
 pub use cluster::{Cluster, ClusterResult, object_path};
 pub use error::{Error, ErrorKind};
 pub use images::{ImageDirectory, ImageRecord};
+pub use tls::CertificateRequest;
 
 /// How containers behave on fake nodes.
 pub use coracle_node::fake::Script;

@@ -19,6 +19,7 @@ use crate::images::Images;
 use crate::logs::LogStore;
 use crate::metrics::Metrics;
 use crate::node::Nodes;
+use crate::tls::Authority;
 
 /// How long a read waits for a revision that the member has not reached (Kubernetes' own three seconds).
 const REVISION_WAIT: Duration = Duration::from_secs(3);
@@ -42,6 +43,7 @@ pub(crate) struct Process {
     pub(crate) clock: Clock,
     pub(crate) options: Arc<ServerOptions>,
     pub(crate) authenticator: Authenticator,
+    pub(crate) authority: Authority,
     pub(crate) brain: mpsc::Sender<Message>,
     pub(crate) views: watch::Receiver<View>,
     pub(crate) heartbeats: Heartbeats,
@@ -102,8 +104,7 @@ impl Process {
                         _ => Resume::NotReached,
                     }
                 }
-                // There is no callout yet; a new one is an error until it is carried out.
-                Next::Call(_) => Resume::Called(Err(Status::internal("this callout is not carried out here"))),
+                Next::Call(callout) => Resume::Called(self.authenticator.answer(callout)),
             };
         }
     }

@@ -6,12 +6,17 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use coracle_api::UserInfo;
+use coracle_base::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 
 use crate::Error;
 
@@ -52,6 +57,41 @@ impl Authority {
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
+    /// Signs a certificate for a user: the request's key, this name, and a group. The request's own names are left out.
+    pub(crate) fn sign_user(
+        &self,
+        request: &str,
+        (user, group): (&str, Option<&str>),
+        days: i64,
+    ) -> Result<UserCertificate, Error> {
+        let mut request = CertificateSigningRequestParams::from_pem(request).map_err(Error::certificate)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name(user, group);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = validity(days);
+        let expires = Timestamp::from_secs(params.not_after.unix_timestamp());
+        request.params = params;
+        let certificate = request.signed_by(&self.issuer()?).map_err(Error::certificate)?;
+        Ok(UserCertificate { certificate: certificate.pem(), expires })
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Error> {
+        let key = KeyPair::from_pem(&self.key).map_err(Error::certificate)?;
+        Issuer::from_ca_cert_pem(&self.certificate, key).map_err(Error::certificate)
+    }
+
+    /// Who may show a certificate: users of this authority, and it is no duty.
+    fn client_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| Error::tls(&e))?;
+        roots.add(certificate).map_err(|e| Error::tls(&e))?;
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| Error::tls(&e))
+    }
+
     /// A server certificate for the API server's names and these addresses, valid for a year: one is made at every start.
     pub(crate) fn server_config(&self, addresses: &[IpAddr]) -> Result<Arc<rustls::ServerConfig>, Error> {
         let key = KeyPair::generate().map_err(Error::certificate)?;
@@ -65,20 +105,66 @@ impl Authority {
             params.subject_alt_names.push(SanType::DnsName(dns));
         }
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
-        let authority_key = KeyPair::from_pem(&self.key).map_err(Error::certificate)?;
-        let issuer = Issuer::from_ca_cert_pem(&self.certificate, authority_key).map_err(Error::certificate)?;
-        let certificate = params.signed_by(&key, &issuer).map_err(Error::certificate)?;
+        let certificate = params.signed_by(&key, &self.issuer()?).map_err(Error::certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).map_err(|e| Error::tls(&e))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = self.client_verifier(&provider)?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::tls(&e))?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(vec![CertificateDer::from(certificate.der().to_vec())], key)
             .map_err(|e| Error::tls(&e))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+/// A certificate of a user.
+#[derive(Debug)]
+pub(crate) struct UserCertificate {
+    /// PEM.
+    pub(crate) certificate: String,
+    /// When it ends.
+    pub(crate) expires: Timestamp,
+}
+
+/// A key of one's own and the request for a certificate about it; both PEM.
+pub struct CertificateRequest {
+    /// The private key, which leaves its owner's machine never.
+    pub key: String,
+    /// The request.
+    pub text: String,
+}
+
+impl std::fmt::Debug for CertificateRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertificateRequest").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl CertificateRequest {
+    /// A new key, and a request about it.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no randomness.
+    pub fn generate() -> Result<Self, Error> {
+        let key = KeyPair::generate().map_err(Error::certificate)?;
+        let request = CertificateParams::default().serialize_request(&key).map_err(Error::certificate)?;
+        Ok(Self { key: key.serialize_pem(), text: request.pem().map_err(Error::certificate)? })
+    }
+}
+
+/// The user that a verified client certificate is about: its common name, in the groups of its organizations.
+pub(crate) fn user_of(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok().filter(|name| !name.is_empty())?.to_owned();
+    let mut groups: Vec<String> =
+        subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
+    groups.push("system:authenticated".into());
+    Some(UserInfo { name, groups, ..UserInfo::default() })
 }
 
 fn name(common: &str, organization: Option<&str>) -> DistinguishedName {
@@ -106,4 +192,20 @@ pub(crate) fn random_token() -> Result<String, Error> {
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_certificate_says_what_was_asked_for_and_nothing_of_the_request() {
+        let authority = Authority::generate().unwrap();
+        let request = CertificateRequest::generate().unwrap();
+        let signed = authority.sign_user(&request.text, ("jane", Some("team")), 30).unwrap();
+        let der = CertificateDer::from_pem_slice(signed.certificate.as_bytes()).unwrap();
+        let user = user_of(&der).unwrap();
+        assert_eq!((user.name.as_str(), user.groups), ("jane", vec!["team".into(), "system:authenticated".into()]));
+        assert!(authority.sign_user("no request", ("jane", None), 30).is_err());
+    }
 }

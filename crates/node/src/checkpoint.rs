@@ -10,7 +10,7 @@ use coracle_base::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Termination;
+use crate::{Termination, TokenCheckpoint};
 
 /// An object as the agent last saw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,9 @@ pub struct PodCheckpoint {
     pub address: Option<IpAddr>,
     /// `status.startTime`.
     pub started_at: Timestamp,
+    /// Its ServiceAccount tokens.
+    #[serde(default)]
+    pub tokens: Vec<TokenCheckpoint>,
     /// Its containers, init containers first.
     pub containers: Vec<ContainerCheckpoint>,
 }

@@ -68,6 +68,8 @@ pub struct NodeConfig {
     pub runtime_handlers: Option<BTreeSet<String>>,
     /// The domain of the cluster's names, as in `web.default.svc.cluster.local`.
     pub cluster_domain: String,
+    /// Whether pods get the ServiceAccount tokens of their volumes; not where no container reads files.
+    pub service_account_tokens: bool,
     /// The longest wait of a crash loop (`crashLoopBackOff.maxContainerRestartPeriod`), 1 s to 300 s.
     pub crash_loop_max: Duration,
 }
@@ -95,6 +97,7 @@ impl NodeConfig {
             features: BTreeSet::new(),
             runtime_handlers: Some(["wasm", "wasmtime"].map(str::to_owned).into()),
             cluster_domain: "cluster.local".into(),
+            service_account_tokens: false,
             crash_loop_max: Duration::from_mins(5),
         }
     }

@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) pulls: BTreeSet<(String, PullPolicy)>,
     /// Probes and hooks without an answer: at most four a container.
     pub(crate) probes: BTreeMap<ProbeId, Uid>,
-    /// Requests without an answer: at most one a pod and two for the node.
+    /// Requests without an answer: at most one a pod and one a token of it, and two for the node.
     pub(crate) requests: BTreeMap<RequestId, Purpose>,
     pub(crate) next_probe: u64,
     pub(crate) next_request: u64,

@@ -36,4 +36,5 @@ pub use config::{Capacity, NodeConfig};
 pub use feature::RuntimeFeature;
 pub use input::{Input, RequestId};
 pub use output::{EventRecord, EventType, Heartbeat, Output};
+pub use pod_worker::tokens::TokenCheckpoint;
 pub use restart::Termination;

@@ -4,6 +4,7 @@
 
 mod report;
 mod setup;
+pub(crate) mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use crate::{EventType, PodCheckpoint, volume};
 
 use report::Report;
 use setup::{Sandbox, VolumeState};
+use tokens::Tokens;
 
 /// What a sidecar has at least to end by itself when the others have used up the pod's grace.
 const LEAST_SIDECAR_GRACE: Duration = Duration::from_secs(2);
@@ -66,6 +68,7 @@ pub(crate) struct PodWorker {
     holds_address: bool,
     sandbox: Sandbox,
     volumes: BTreeMap<String, VolumeState>,
+    tokens: Tokens,
     containers: Vec<Container>,
     references: BTreeSet<ObjectKey>,
     /// Something that it refers to changed.
@@ -103,6 +106,7 @@ impl PodWorker {
             holds_address: false,
             sandbox: Sandbox::None,
             volumes: BTreeMap::new(),
+            tokens: Tokens::default(),
             containers,
             references: volume::references(&pod),
             objects_changed: false,
@@ -155,6 +159,9 @@ impl PodWorker {
         let pod = Arc::clone(&self.pod);
         let status = &pod.value["status"];
         let told = status["podIP"].as_str().and_then(|text| text.parse().ok());
+        if let Some(kept) = &kept {
+            self.tokens = Tokens::restore(kept.tokens.clone(), context.now);
+        }
         let address: Option<IpAddr> = kept.as_ref().and_then(|kept| kept.address).or(told);
         if let Some(address) = address.filter(|address| context.shared.addresses.claim(*address)) {
             self.take_address(address, context);
@@ -215,6 +222,7 @@ impl PodWorker {
             pod: Arc::clone(&self.pod.value),
             address: self.address.filter(|_| self.holds_address),
             started_at: self.started_at,
+            tokens: self.tokens.checkpoint(),
             containers: self.containers.iter().map(|container| container.checkpoint(now)).collect(),
         })
     }
@@ -295,6 +303,7 @@ impl PodWorker {
         let Some(address) = self.address else { return };
         let pod = Arc::clone(&self.pod);
         if self.setup_wakeup().is_some_and(|retry| retry <= context.now.mono) {
+            self.request_tokens(context);
             self.refresh_volumes(context);
         }
         if std::mem::take(&mut self.objects_changed) {

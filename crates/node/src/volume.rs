@@ -10,15 +10,23 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, Volum
 use crate::downward::Downward;
 use crate::objects::{Data, Objects};
 use crate::pod_spec::PodView;
+use crate::pod_worker::tokens::{self, Tokens};
 use crate::runtime::{VolumeFile, VolumeSource};
 
 /// `defaultMode` where a volume names none.
 const DEFAULT_MODE: i32 = 0o644;
+/// The mode of a file with a token.
+const TOKEN_MODE: i32 = 0o600;
 
-/// What a volume is made of. The error is the end of the `FailedMount` Event's sentence.
-pub(crate) fn contents(volume: &Volume, objects: &Objects, downward: Downward<'_>) -> Result<VolumeSource, String> {
+/// What a volume is made of; without `tokens` the files that would hold some are left out. The error is the end of the `FailedMount` Event's sentence.
+pub(crate) fn contents(
+    volume: &Volume,
+    objects: &Objects,
+    tokens: Option<&Tokens>,
+    downward: Downward<'_>,
+) -> Result<VolumeSource, String> {
     let namespace = downward.pod.namespace();
-    let mut files = Files { namespace, objects, downward, mode: DEFAULT_MODE, contents: Vec::new() };
+    let mut files = Files { namespace, objects, tokens, downward, mode: DEFAULT_MODE, contents: Vec::new() };
     if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().and_then(|limit| limit.0.parse::<Quantity>().ok());
         let size_limit = limit.and_then(|limit| u64::try_from(limit.units()).ok()).filter(|limit| *limit > 0);
@@ -84,6 +92,7 @@ fn type_of(volume: &Volume) -> String {
 struct Files<'a> {
     namespace: &'a str,
     objects: &'a Objects,
+    tokens: Option<&'a Tokens>,
     downward: Downward<'a>,
     mode: i32,
     contents: Vec<VolumeFile>,
@@ -97,9 +106,11 @@ impl Files<'_> {
             self.secret(&source.name, source.items.as_deref(), source.optional)
         } else if let Some(source) = &projection.downward_api {
             self.downward_api(source.items.as_deref().unwrap_or_default())
-        } else if projection.service_account_token.is_some() {
-            // Tokens need signing by the control plane, which it does not do yet: the file is left out.
-            Ok(())
+        } else if let Some(source) = &projection.service_account_token {
+            let Some(tokens) = self.tokens else { return Ok(()) };
+            let text = tokens.text(&tokens::key_of(source)).unwrap_or_else(|| Err("the token is on its way".into()))?;
+            // Nobody but the container reads it, whatever the mode of the volume (as kubelets write it).
+            self.add(&source.path, text, Some(TOKEN_MODE))
         } else {
             Err("a source of the projected volume is not supported by this node".into())
         }

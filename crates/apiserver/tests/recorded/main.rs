@@ -7,4 +7,5 @@ mod harness;
 mod masking;
 mod recording;
 mod subresources;
+mod tokens;
 mod watches;

@@ -20,9 +20,8 @@ const ANSWERS: &str = include_str!("../data/answers.txt");
 /// Answers that differ, each with its reason.
 const DIFFERENT: &[(&str, &str)] = &[
     ("table roles", "there are no roles yet"),
-    ("token", "there are no tokens of service accounts yet"),
-    ("jwks", "there are no tokens of service accounts yet"),
-    ("oidc", "there are no tokens of service accounts yet"),
+    ("jwks", "tokens are signed with ES256 here, so the key is of another type"),
+    ("oidc", "tokens are signed with ES256 here"),
 ];
 
 /// Headers that are compared where the recording has headers.

@@ -1,4 +1,4 @@
-//! Coracle's own routes beside Kubernetes': metrics, and the images of the node. They are for `system:masters` only.
+//! Coracle's own routes beside Kubernetes': metrics, the images of the node, and certificates of users. They are for `system:masters` only.
 
 use std::sync::Arc;
 
@@ -6,14 +6,18 @@ use axum::body::Body;
 use coracle_api::{Reason, Status, UserInfo};
 use http::request::Parts;
 use http::{Method, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{body, query, read_body};
 use crate::images::IMAGE_BYTES_MAX;
 use crate::process::Process;
 
-/// How long an image's name may be.
+/// How long the name of an image or a user may be.
 const NAME_MAX: usize = 512;
+/// The body of a request for a user's certificate, and for how many days one is signed.
+const USER_BYTES_MAX: usize = 64 << 10;
+const DAYS_DEFAULT: i64 = 365;
+const DAYS_MAX: i64 = 3650;
 
 pub(super) async fn serve(
     process: &Arc<Process>,
@@ -49,14 +53,41 @@ pub(super) async fn serve(
             process.images.remove(&name(parts)?)?;
             Ok(json_response(&json!({})))
         }
+        ("/coracle/v1/users", &Method::POST) => {
+            let body = read_body(body, USER_BYTES_MAX).await?;
+            Ok(json_response(&sign_user(process, &body)?))
+        }
         ("/coracle/v1/shutdown", &Method::POST) => {
             tracing::info!(user = user.name, "asked to stop");
             process.shutdown.cancel();
             Ok(json_response(&json!({})))
         }
-        ("/metrics" | "/coracle/v1/images" | "/coracle/v1/shutdown", _) => Err(Status::method_not_allowed()),
+        ("/metrics" | "/coracle/v1/images" | "/coracle/v1/shutdown" | "/coracle/v1/users", _) => {
+            Err(Status::method_not_allowed())
+        }
         _ => Err(Status::unknown_path()),
     }
+}
+
+/// A certificate for a user: `user`, `group`, `days` and the certificate `request` that his key signed.
+fn sign_user(process: &Process, body: &[u8]) -> Result<Value, Status> {
+    let asked: Value = serde_json::from_slice(body).map_err(|error| Status::bad_request(error.to_string()))?;
+    let user = asked["user"].as_str().unwrap_or_default();
+    if user.is_empty() || user.len() > NAME_MAX || user.starts_with("system:") {
+        let why = format!("a user's name has 1 to {NAME_MAX} bytes and does not begin with \"system:\"");
+        return Err(Status::bad_request(why));
+    }
+    let days = asked["days"].as_i64().unwrap_or(DAYS_DEFAULT);
+    if !(1..=DAYS_MAX).contains(&days) {
+        return Err(Status::bad_request(format!("a certificate is valid for 1 to {DAYS_MAX} days")));
+    }
+    let request = asked["request"].as_str().unwrap_or_default();
+    let signed = process
+        .authority
+        .sign_user(request, (user, asked["group"].as_str()), days)
+        .map_err(|error| Status::bad_request(format!("the certificate request cannot be signed: {error}")))?;
+    tracing::info!(user, group = asked["group"].as_str(), "a certificate was signed");
+    Ok(json!({ "certificate": signed.certificate, "expires": signed.expires.rfc3339() }))
 }
 
 fn name(parts: &Parts) -> Result<String, Status> {

@@ -7,6 +7,7 @@ mod ending;
 mod harness;
 mod order_and_probes;
 mod refusals;
+mod tokens;
 
 use std::time::Duration;
 

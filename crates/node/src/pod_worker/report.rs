@@ -142,6 +142,10 @@ impl PodWorker {
 
     /// The API server answered. 404 and 409 mean that it has another pod of this name or none: the watch will say so.
     pub(crate) fn answered(&mut self, id: RequestId, response: &Response, context: &Context<'_>) {
+        if self.tokens.answered(id, response, context.now) {
+            self.objects_changed = true;
+            return;
+        }
         let Some((_, sent)) = self.report.in_flight.take_if(|(sent, _)| *sent == id) else { return };
         let settled = response.is_success() || response.status == 404 || response.status == 409;
         if !settled {

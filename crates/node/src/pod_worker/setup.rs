@@ -47,13 +47,16 @@ impl PodWorker {
             _ => None,
         };
         let volumes = self.volumes.values().filter_map(|volume| volume.retry).min();
-        [sandbox, volumes].into_iter().flatten().min()
+        [sandbox, volumes, self.tokens.next_wakeup()].into_iter().flatten().min()
     }
 
     /// Makes the sandbox, then the volumes, then lets the containers begin.
     pub(super) fn prepare(&mut self, context: &mut Context<'_>) {
         self.create_sandbox(context);
         if self.sandbox != Sandbox::Ready {
+            return;
+        }
+        if !self.request_tokens(context) {
             return;
         }
         self.objects_changed = false;
@@ -139,13 +142,19 @@ impl PodWorker {
         self.sandbox = Sandbox::BackOff { until: context.now.mono + RETRY };
     }
 
+    /// Asks for the tokens of the pod's volumes; says whether each is there or refused.
+    pub(super) fn request_tokens(&mut self, context: &mut Context<'_>) -> bool {
+        !context.shared.config.service_account_tokens || self.tokens.request(&self.pod, context)
+    }
+
     /// Gives the runtime every volume whose contents are new. What fails is told once, until it fails otherwise.
     pub(super) fn refresh_volumes(&mut self, context: &mut Context<'_>) {
         let pod = Arc::clone(&self.pod);
         let now = context.now.mono;
         for volume in pod.spec.volumes.iter().flatten() {
             let downward = Downward { pod: &pod, config: &context.shared.config, address: self.address };
-            let wanted = contents(volume, &context.shared.objects, downward);
+            let tokens = context.shared.config.service_account_tokens.then_some(&self.tokens);
+            let wanted = contents(volume, &context.shared.objects, tokens, downward);
             let known = self.volumes.get(&volume.name);
             let again = known.and_then(|known| known.retry).is_some_and(|retry| retry <= now);
             if known.is_some_and(|known| known.wanted == wanted) && !again {

@@ -59,6 +59,9 @@ pub(super) struct Harness {
     probe_answer: Option<ProbeResult>,
     volume_refusal: Option<String>,
     connected: bool,
+    /// How many tokens were given, and why no more are.
+    tokens: usize,
+    token_refusal: Option<&'static str>,
 }
 
 impl Harness {
@@ -77,6 +80,15 @@ impl Harness {
         assert_eq!(addresses, 3, "a /29 has three");
         let mut config = NodeConfig::new("node-1");
         config.pod_range.1 = 29;
+        let mut harness = Self::with(config);
+        harness.synced();
+        harness
+    }
+
+    /// A node whose pods get ServiceAccount tokens.
+    pub(super) fn with_tokens() -> Self {
+        let mut config = NodeConfig::new("node-1");
+        config.service_account_tokens = true;
         let mut harness = Self::with(config);
         harness.synced();
         harness
@@ -107,6 +119,8 @@ impl Harness {
             probe_answer: None,
             volume_refusal: None,
             connected: true,
+            tokens: 0,
+            token_refusal: None,
         };
         harness.step(Input::Tick);
         harness
@@ -125,6 +139,11 @@ impl Harness {
     /// Writing a volume fails so from now on; `None`: it succeeds.
     pub(super) fn volume_refusal(&mut self, why: Option<&str>) {
         self.volume_refusal = why.map(str::to_owned);
+    }
+
+    /// Asking for a token fails so from now on; `None`: it succeeds.
+    pub(super) fn token_refusal(&mut self, why: Option<&'static str>) {
+        self.token_refusal = why;
     }
 
     pub(super) fn connected(&mut self, connected: bool) {
@@ -342,6 +361,9 @@ impl Harness {
             return Response::text(503, Bytes::from_static(b"nobody is there"));
         }
         let Body::Value(body) = &request.body else { panic!("{request:?} has no body") };
+        if request.path.ends_with("/token") {
+            return self.give_token(&request.path, body);
+        }
         let parts: Vec<&str> = request.path.split('/').collect();
         let key = match parts.as_slice() {
             ["", "api", "v1", "nodes", ..] => ObjectKey::new(NODES, "", "node-1"),
@@ -375,6 +397,17 @@ impl Harness {
             }
         }
         Response::json(200, serde_json::to_vec(&self.objects[&key]).unwrap())
+    }
+
+    fn give_token(&mut self, path: &str, body: &Value) -> Response {
+        assert_eq!(path, "/api/v1/namespaces/default/serviceaccounts/default/token");
+        if let Some(why) = self.token_refusal {
+            return coracle_api::Status::bad_request(why).into();
+        }
+        self.tokens += 1;
+        let (pod, seconds) = (&body["spec"]["boundObjectRef"]["name"], &body["spec"]["expirationSeconds"]);
+        let token = format!("token {} of {} for {seconds} s", self.tokens, pod.as_str().unwrap());
+        Response::json(201, json!({"status": {"token": token}}).to_string())
     }
 
     // What tests look at.
