@@ -28,6 +28,8 @@ fn one_command_brings_the_example_up_and_another_down_and_all_comes_back() {
     cluster.kubectl("apply -f note.yaml");
     assert_eq!(cluster.signal("INT").code(), Some(0), "Ctrl-C is no failure: {}", cluster.output());
     images_can_be_managed_without_a_cluster(&cluster);
+    let rotated = cluster.coracle(&["keys", "rotate", "--data-dir", "data"]).ok();
+    assert_eq!(rotated, "The data in data is sealed with a new key.\n");
     cluster.start(&["--listen", "127.0.0.1:0"]);
     comes_back(&cluster, &before);
     let down = cluster.coracle(&["down", "--data-dir", "data", "--kubeconfig", "kubeconfig"]).ok();

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Image(Image),
     /// Who may use the cluster
     User(User),
+    /// The key to the cluster's data on disk
+    Keys(Keys),
     /// The log of a container, earlier instances included
     Logs(Logs),
 }
@@ -143,6 +145,22 @@ pub(crate) struct UserAdd {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) which: Which,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Keys {
+    #[command(subcommand)]
+    pub(crate) command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a new key and seal the data of a stopped cluster with it
+    Rotate {
+        /// The cluster's data directory
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,6 +6,7 @@ use crate::args::{Args, Command};
 
 mod down;
 mod image;
+mod keys;
 mod logs;
 mod up;
 mod user;
@@ -15,6 +16,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Up(up) => up::run(up).await,
         Command::Down(down) => down::run(down).await,
         Command::Image(image) => image::run(image.command).await,
+        Command::Keys(keys) => keys::run(keys.command),
         Command::Logs(logs) => logs::run(logs).await,
         Command::User(user) => user::run(user.command).await,
     }

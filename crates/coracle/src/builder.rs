@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,13 +27,14 @@ use crate::auth::Authenticator;
 use crate::brain::{self, Brain};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Credentials};
+use crate::data_directory::DataDirectory;
 use crate::dialer::Turns;
+use crate::identity::Identity;
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop, Nodes};
 use crate::process::Process;
 use crate::tls::{Authority, random_token};
-use crate::tokens::TokenKey;
 use crate::wal::{self, Wal};
 use crate::{Error, ErrorKind, http};
 
@@ -74,6 +75,7 @@ pub struct ClusterBuilder {
     fake_nodes: usize,
     scripts: BTreeMap<String, Script>,
     data_dir: Option<PathBuf>,
+    key_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     clock: ClusterClock,
     seed: Option<u64>,
@@ -111,6 +113,16 @@ impl ClusterBuilder {
     #[must_use]
     pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(directory.into());
+        self
+    }
+
+    /// Puts the key to a new data directory's contents into this directory instead of beside the data.
+    ///
+    /// The log, snapshots, nodes' checkpoints and private keys are sealed with it (AES-256-GCM): a copy of the data directory alone tells
+    /// nothing, and without the key the data cannot be read. Container logs and images are not sealed.
+    #[must_use]
+    pub fn key_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.key_dir = Some(directory.into());
         self
     }
 
@@ -178,7 +190,9 @@ impl ClusterBuilder {
             None => None,
         };
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let Identity { authority, token, token_key } = self.identity()?;
+        let directory = self.directory()?;
+        let identity = directory.as_ref().map_or_else(Identity::generate, Identity::kept_in)?;
+        let Identity { authority, token, token_key } = identity;
         let options = Arc::new(ServerOptions {
             ca_certificate: authority.certificate.clone(),
             token_keys: token_key.public_set().to_string(),
@@ -199,7 +213,13 @@ impl ClusterBuilder {
             seed: rng.next_u64(),
             snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
         };
-        let (database, restored) = self.open_log(&plane_options)?;
+        let (database, restored) = match &directory {
+            Some(directory) => {
+                let found = wal::open(directory, &plane_options.store)?;
+                (Some(found.database), found.raft.map(|raft| Restored { store: found.store, raft }))
+            }
+            None => (None, None),
+        };
         let plane = ControlPlane::new(clock.now(), plane_options, restored);
         let (brain, inputs) = mpsc::channel(brain::INPUTS_MAX);
         // What the plane has before it leads is not everything that was acknowledged.
@@ -223,8 +243,8 @@ impl ClusterBuilder {
             rng: Mutex::new(rng),
             served: AtomicU64::new(0),
         });
-        let wal = match (&self.data_dir, database) {
-            (Some(directory), Some(database)) => Some(Wal::start(directory, database, brain)?),
+        let wal = match (&directory, database) {
+            (Some(directory), Some(database)) => Some(Wal::start(directory.clone(), database, brain)?),
             _ => None,
         };
         let brain = Brain {
@@ -243,7 +263,7 @@ impl ClusterBuilder {
         let credentials = Credentials { authority: authority.certificate.clone(), token, address };
         let mut cluster = Cluster::new(Arc::clone(&process), credentials, brain);
         cluster.until_bootstrapped(START_WAIT).await?;
-        self.start_nodes(&mut cluster).await?;
+        self.start_nodes(&mut cluster, directory).await?;
         if let (Some(listener), Some(address)) = (listener, address) {
             Self::serve(&mut cluster, &authority, listener, address)?;
         }
@@ -276,33 +296,9 @@ impl ClusterBuilder {
         Ok(())
     }
 
-    /// The CA, the administrator's token and the key of ServiceAccounts' tokens: those of the data directory, or new ones.
-    fn identity(&self) -> Result<Identity, Error> {
-        let Some(directory) = &self.data_dir else {
-            let token_key = TokenKey::read(&TokenKey::generate()?)?;
-            return Ok(Identity { authority: Authority::generate()?, token: random_token()?, token_key });
-        };
-        private_directory(directory).map_err(|source| Error::file("create", directory, source))?;
-        let (certificate, key, token) =
-            (directory.join("ca.crt"), directory.join("ca.key"), directory.join("admin.token"));
-        let authority = if key.exists() {
-            Authority { certificate: read(&certificate)?, key: read(&key)? }
-        } else {
-            let authority = Authority::generate()?;
-            write_private(&certificate, &authority.certificate)?;
-            write_private(&key, &authority.key)?;
-            authority
-        };
-        let token = kept(&token, random_token)?.trim().to_owned();
-        let token_key = TokenKey::read(&kept(&directory.join("sa.key"), TokenKey::generate)?)?;
-        Ok(Identity { authority, token, token_key })
-    }
-
-    fn open_log(&self, options: &ControlPlaneOptions) -> Result<(Option<redb::Database>, Option<Restored>), Error> {
-        let Some(directory) = &self.data_dir else { return Ok((None, None)) };
-        let found = wal::open(directory, &options.store)?;
-        let restored = found.raft.map(|raft| Restored { store: found.store, raft });
-        Ok((Some(found.database), restored))
+    /// The data directory with its keys, where there is one.
+    fn directory(&self) -> Result<Option<DataDirectory>, Error> {
+        self.data_dir.as_deref().map(|path| DataDirectory::open(path, self.key_dir.as_deref())).transpose()
     }
 
     /// Puts the brain on a thread of its own, or beside the caller under virtual time.
@@ -327,13 +323,13 @@ impl ClusterBuilder {
         }))
     }
 
-    async fn start_nodes(&self, cluster: &mut Cluster) -> Result<(), Error> {
+    async fn start_nodes(&self, cluster: &mut Cluster, directory: Option<DataDirectory>) -> Result<(), Error> {
         let process = Arc::clone(cluster.process());
         let (sender, news) = mpsc::unbounded_channel();
         cluster.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news, self.scripts.clone()).run());
         let nodes = self.nodes.unwrap_or(usize::from(self.clock == ClusterClock::System));
         if nodes > 0 {
-            let joining = self.real_node(&process, &sender).await?;
+            let joining = self.real_node(&process, &sender, directory).await?;
             let _ = sender.send(News::Join(Box::new(joining)));
         }
         // The loop finds them by their annotation, as it does Nodes that a user makes.
@@ -347,7 +343,12 @@ impl ClusterBuilder {
     }
 
     #[cfg(feature = "wasm")]
-    async fn real_node(&self, process: &Arc<Process>, news: &mpsc::UnboundedSender<News>) -> Result<Joining, Error> {
+    async fn real_node(
+        &self,
+        process: &Arc<Process>,
+        news: &mpsc::UnboundedSender<News>,
+        directory: Option<DataDirectory>,
+    ) -> Result<Joining, Error> {
         use crate::node::{Host, Keeper};
 
         let mut config = NodeConfig::new(if self.data_dir.is_some() { hostname() } else { "coracle".into() });
@@ -366,9 +367,9 @@ impl ClusterBuilder {
         if let Some(directory) = &self.data_dir {
             process.logs.keep_in(&directory.join("logs"))?;
         }
-        let (keeper, checkpoint) = match &self.data_dir {
+        let (keeper, checkpoint) = match directory {
             Some(directory) => {
-                let (keeper, checkpoint) = Keeper::open(directory, &config.name)?;
+                let (keeper, checkpoint) = Keeper::open(directory, &config.name);
                 (Some(keeper), checkpoint)
             }
             None => (None, None),
@@ -378,8 +379,12 @@ impl ClusterBuilder {
     }
 
     #[cfg(not(feature = "wasm"))]
-    async fn real_node(&self, process: &Arc<Process>, _news: &mpsc::UnboundedSender<News>) -> Result<Joining, Error> {
-        let _ = process;
+    async fn real_node(
+        &self,
+        _process: &Arc<Process>,
+        _news: &mpsc::UnboundedSender<News>,
+        _directory: Option<DataDirectory>,
+    ) -> Result<Joining, Error> {
         Err(Error::new(
             ErrorKind::Invalid,
             "this build has no container runtime: enable the feature `wasm`, or use fake nodes",
@@ -401,23 +406,6 @@ impl ClusterBuilder {
         cluster.spawn(http::listen::serve(process, listener, tls, router));
         Ok(())
     }
-}
-
-/// What a cluster proves itself and its users with.
-struct Identity {
-    authority: Authority,
-    token: String,
-    token_key: TokenKey,
-}
-
-/// The text of a file that only this user may read; made when there is none.
-fn kept(path: &Path, make: impl FnOnce() -> Result<String, Error>) -> Result<String, Error> {
-    if path.exists() {
-        return read(path);
-    }
-    let new = make()?;
-    write_private(path, &new)?;
-    Ok(new)
 }
 
 /// What the bootstrap makes last: once it is there the cluster can be used.
@@ -467,28 +455,6 @@ fn advertised(address: SocketAddr) -> SocketAddr {
 fn random_seed() -> Result<u64, Error> {
     let token = random_token()?;
     u64::from_str_radix(&token[..16], 16).map_err(|_| Error::randomness())
-}
-
-fn read(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::file("read", path, source))
-}
-
-/// A directory that only this user may enter; one that is there already is left as it is.
-fn private_directory(path: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-fn write_private(path: &Path, contents: &str) -> Result<(), Error> {
-    use std::io::Write as _;
-    let written = crate::node::private_file(path).and_then(|mut file| {
-        file.write_all(contents.as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(|source| Error::file("write", path, source))
 }
 
 #[cfg(feature = "wasm")]

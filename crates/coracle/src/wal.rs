@@ -1,10 +1,9 @@
 //! The log on disk: one redb file, one fsync a commit, on a thread of its own.
 //!
 //! What is answered as durable is durable: redb commits with `fdatasync`. Snapshots are files beside it, written whole,
-//! synced, renamed, and only then named in the log.
+//! synced, renamed, and only then named in the log. What entries and snapshots hold is sealed; indexes, terms and kinds are not.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -14,16 +13,22 @@ use coracle_raft::{
 };
 use coracle_store::{Store, StoreOptions, View};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use sha2::{Digest as _, Sha256};
 
 use crate::brain::Message;
+use crate::data_directory::DataDirectory;
 use crate::node::private_file;
+use crate::seal::Sealer;
 use crate::{Error, ErrorKind};
 
-/// The layout of the file; any other is refused. The first had no kinds of entries and no members.
-const FORMAT: u64 = 2;
+/// The layout of the file; any other is refused. The first had no kinds of entries and no members,
+/// the second was not sealed.
+const FORMAT: u64 = 3;
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// The log's file.
+const LOG: &str = "log.redb";
+/// Where snapshots are.
+const SNAPSHOTS: &str = "snapshots";
 /// How many batches are committed together at most.
 const BATCHES_PER_COMMIT: usize = 256;
 
@@ -61,13 +66,12 @@ pub(crate) struct Found {
 impl Wal {
     /// Starts the thread; it tells the brain what is durable.
     pub(crate) fn start(
-        directory: &Path,
+        directory: DataDirectory,
         database: Database,
         brain: tokio::sync::mpsc::Sender<Message>,
     ) -> Result<Self, Error> {
         let (jobs, queue) = channel();
         let (finished, done) = tokio::sync::oneshot::channel();
-        let directory = directory.to_owned();
         std::thread::Builder::new()
             .name("coracle-wal".into())
             .spawn(move || {
@@ -91,22 +95,38 @@ impl Wal {
     }
 }
 
-/// Opens the log of a data directory, and reads what it holds.
-pub(crate) fn open(directory: &Path, options: &StoreOptions) -> Result<Found, Error> {
-    let path = directory.join("log.redb");
+/// Opens the log's file, which one process at a time may do.
+pub(crate) fn lock(directory: &DataDirectory) -> Result<Database, Error> {
+    let path = directory.path().join(LOG);
     if !path.exists() {
-        // It will hold Secrets.
         private_file(&path).map_err(|source| Error::file("create", &path, source))?;
     }
-    let database = Database::create(&path).map_err(|source| match source {
+    Database::create(&path).map_err(|source| match source {
         redb::DatabaseError::DatabaseAlreadyOpen => {
-            Error::new(ErrorKind::DataDirectory, format!("{} is in use by another process", directory.display()))
+            Error::new(ErrorKind::DataDirectory, format!("{} is in use by another process", directory.path().display()))
         }
         other => Error::new(ErrorKind::DataDirectory, format!("cannot open {}", path.display())).because(other),
-    })?;
+    })
+}
+
+/// Seals every entry with the newest key.
+pub(crate) fn reseal(directory: &DataDirectory, database: &Database) -> Result<(), Error> {
+    let sealer = directory.sealer();
+    let failed = |source: redb::Error| {
+        let message = format!("cannot seal {} anew", directory.path().join(LOG).display());
+        Error::new(ErrorKind::Corrupt, message).because(source)
+    };
+    let entries = read(database, sealer).map_err(failed)?.entries;
+    commit(database, sealer, &[WalBatch { entries, ..WalBatch::default() }]).map_err(failed)
+}
+
+/// Opens the log of a data directory, and reads what it holds.
+pub(crate) fn open(directory: &DataDirectory, options: &StoreOptions) -> Result<Found, Error> {
+    let path = directory.path().join(LOG);
+    let database = lock(directory)?;
     let corrupt =
         |source: redb::Error| Error::new(ErrorKind::Corrupt, format!("cannot read {}", path.display())).because(source);
-    let contents = read(&database).map_err(corrupt)?;
+    let contents = read(&database, directory.sealer()).map_err(corrupt)?;
     if contents.format != FORMAT && contents.format != 0 {
         let age = if contents.format > FORMAT { "a newer" } else { "an unreleased" };
         let message =
@@ -139,7 +159,7 @@ struct Contents {
     entries: Vec<LogEntry>,
 }
 
-fn read(database: &Database) -> Result<Contents, redb::Error> {
+fn read(database: &Database, sealer: &Sealer) -> Result<Contents, redb::Error> {
     let mut contents = Contents::default();
     let transaction = database.begin_read()?;
     let meta = match transaction.open_table(META) {
@@ -168,19 +188,34 @@ fn read(database: &Database) -> Result<Contents, redb::Error> {
     let entries = transaction.open_table(ENTRIES)?;
     for row in entries.iter()? {
         let (index, value) = row?;
-        contents.entries.push(read_entry(index.value(), value.value())?);
+        contents.entries.push(read_entry(index.value(), value.value(), sealer)?);
     }
     Ok(contents)
 }
 
-/// Term, kind, and what the entry carries.
-fn read_entry(index: u64, value: &[u8]) -> Result<LogEntry, redb::Error> {
+/// Term, kind, and what the entry carries, sealed.
+fn read_entry(index: u64, value: &[u8], sealer: &Sealer) -> Result<LogEntry, redb::Error> {
     let read = value.split_first_chunk::<8>().and_then(|(term, rest)| {
-        let (kind, data) = rest.split_first()?;
-        let (term, kind) = (u64::from_be_bytes(*term), EntryKind::from_number(*kind)?);
-        Some(LogEntry { index, term, kind, data: Bytes::copy_from_slice(data) })
+        let (kind, sealed) = rest.split_first()?;
+        Some((u64::from_be_bytes(*term), EntryKind::from_number(*kind)?, sealed))
     });
-    read.ok_or_else(|| damaged(format!("entry {index} has no term or no known kind")))
+    let (term, kind, sealed) = read.ok_or_else(|| damaged(format!("entry {index} has no term or no known kind")))?;
+    let data = sealer.open(&place(index, term, kind), sealed);
+    let data = data.map_err(|why| damaged(format!("entry {index} cannot be opened: {why}")))?;
+    Ok(LogEntry { index, term, kind, data: Bytes::from(data) })
+}
+
+fn write_entry(entry: &LogEntry, sealer: &Sealer) -> Vec<u8> {
+    let mut value = Vec::with_capacity(entry.data.len() + 64);
+    value.extend_from_slice(&entry.term.to_be_bytes());
+    value.push(entry.kind.number());
+    value.extend_from_slice(&sealer.seal(&place(entry.index, entry.term, entry.kind), &entry.data));
+    value
+}
+
+/// What an entry is sealed for: none can stand in for another.
+fn place(index: u64, term: u64, kind: EntryKind) -> String {
+    format!("entry {index} {term} {}", kind.number())
 }
 
 fn damaged(what: impl std::fmt::Display) -> redb::Error {
@@ -209,7 +244,12 @@ fn check(contents: &Contents, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn run(directory: &Path, database: &Database, queue: &Receiver<Job>, brain: &tokio::sync::mpsc::Sender<Message>) {
+fn run(
+    directory: &DataDirectory,
+    database: &Database,
+    queue: &Receiver<Job>,
+    brain: &tokio::sync::mpsc::Sender<Message>,
+) {
     let mut held = None;
     while let Some(job) = held.take().or_else(|| queue.recv().ok()) {
         match job {
@@ -228,7 +268,7 @@ fn run(directory: &Path, database: &Database, queue: &Receiver<Job>, brain: &tok
                         Err(_) => break,
                     }
                 }
-                if let Err(error) = commit(database, &batches) {
+                if let Err(error) = commit(database, directory.sealer(), &batches) {
                     // Nothing that follows may be called durable: the thread ends, and every write waits in vain.
                     tracing::error!(%error, "the log cannot be written; no write is answered any more");
                     return;
@@ -245,7 +285,7 @@ fn run(directory: &Path, database: &Database, queue: &Receiver<Job>, brain: &tok
     }
 }
 
-fn commit(database: &Database, batches: &[WalBatch]) -> Result<(), redb::Error> {
+fn commit(database: &Database, sealer: &Sealer, batches: &[WalBatch]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
@@ -266,11 +306,7 @@ fn commit(database: &Database, batches: &[WalBatch]) -> Result<(), redb::Error> 
                     entries.retain_in(first.index.., |_, _| false)?;
                 }
                 for entry in &batch.entries {
-                    let mut value = Vec::with_capacity(entry.data.len() + 9);
-                    value.extend_from_slice(&entry.term.to_be_bytes());
-                    value.push(entry.kind.number());
-                    value.extend_from_slice(&entry.data);
-                    entries.insert(entry.index, value.as_slice())?;
+                    entries.insert(entry.index, write_entry(entry, sealer).as_slice())?;
                 }
             }
             if let Some(state) = batch.hard_state {
@@ -293,24 +329,15 @@ fn numbers(numbers: &[u64]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
 }
 
-fn snapshot_path(directory: &Path, index: u64) -> PathBuf {
-    directory.join("snapshots").join(format!("{index:020}.snapshot"))
+fn snapshot_file(index: u64) -> String {
+    format!("{SNAPSHOTS}/{index:020}.snapshot")
 }
 
-/// A digest, then the bytes: written beside, synced, renamed, and the folder synced.
-fn save_snapshot(directory: &Path, index: u64, view: &View) -> std::io::Result<()> {
-    let path = snapshot_path(directory, index);
-    let folder = directory.join("snapshots");
-    fs::create_dir_all(&folder)?;
-    let bytes = view.snapshot();
-    let unfinished = path.with_extension("unfinished");
-    let mut file = private_file(&unfinished)?;
-    file.write_all(&Sha256::digest(&bytes))?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, &path)?;
-    File::open(&folder)?.sync_all()?;
-    remove_older(&folder, &path)
+/// Sealed as a whole: written beside, synced, renamed, and the folder synced.
+fn save_snapshot(directory: &DataDirectory, index: u64, view: &View) -> std::io::Result<()> {
+    let file = snapshot_file(index);
+    directory.write(&file, &view.snapshot())?;
+    remove_older(&directory.path().join(SNAPSHOTS), &directory.path().join(file))
 }
 
 /// The one before is kept too: the log names it until the next commit.
@@ -324,15 +351,12 @@ fn remove_older(folder: &Path, newest: &Path) -> std::io::Result<()> {
     others.iter().try_for_each(fs::remove_file)
 }
 
-fn load_snapshot(directory: &Path, index: u64, options: &StoreOptions) -> Result<Store, Error> {
-    let path = snapshot_path(directory, index);
-    let bytes = fs::read(&path).map_err(|source| Error::file("read", &path, source))?;
-    let damaged = || Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display()));
-    let (digest, body) = bytes.split_at_checked(32).ok_or_else(damaged)?;
-    if Sha256::digest(body).as_slice() != digest {
-        return Err(damaged());
-    }
-    Store::restore(options.clone(), body).map_err(|source| damaged().because(source))
+fn load_snapshot(directory: &DataDirectory, index: u64, options: &StoreOptions) -> Result<Store, Error> {
+    let file = snapshot_file(index);
+    let corrupt =
+        |what: &str| Error::new(ErrorKind::Corrupt, format!("{} is {what}", directory.path().join(&file).display()));
+    let bytes = directory.read(&file)?.ok_or_else(|| corrupt("missing"))?;
+    Store::restore(options.clone(), &bytes).map_err(|source| corrupt("damaged").because(source))
 }
 
 #[cfg(test)]
@@ -340,6 +364,12 @@ mod tests {
     use coracle_raft::MemberId;
 
     use super::*;
+
+    fn directory() -> (tempfile::TempDir, DataDirectory) {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::open(folder.path(), None).unwrap();
+        (folder, directory)
+    }
 
     fn entry(index: u64, data: &'static str) -> LogEntry {
         LogEntry { index, term: 1, data: Bytes::from_static(data.as_bytes()), ..LogEntry::default() }
@@ -352,23 +382,24 @@ mod tests {
 
     #[test]
     fn what_was_committed_is_found_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        let (_folder, directory) = directory();
+        let found = open(&directory, &StoreOptions::default()).unwrap();
         assert!(found.raft.is_none());
         commit(
             &found.database,
+            directory.sealer(),
             &[batch(vec![entry(1, "a"), entry(2, "b")]), batch(vec![entry(2, "c"), entry(3, "d")])],
         )
         .unwrap();
         drop(found);
-        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        let found = open(&directory, &StoreOptions::default()).unwrap();
         assert_eq!(found.raft.unwrap().entries, [entry(1, "a"), entry(2, "c"), entry(3, "d")]);
     }
 
     #[test]
     fn a_log_comes_to_what_its_batches_say() {
-        let directory = tempfile::tempdir().unwrap();
-        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        let (_folder, directory) = directory();
+        let found = open(&directory, &StoreOptions::default()).unwrap();
         let mark = SnapshotMark { index: 7, term: 2 };
         let membership = Membership { learners: vec![MemberId(4)], ..Membership::of_voters(&[MemberId(1)]) };
         let change = LogEntry { kind: EntryKind::Membership, ..entry(4, "change") };
@@ -383,14 +414,14 @@ mod tests {
             },
         ];
         let mut expected = Restored::default();
-        save_snapshot(directory.path(), 7, &Store::new(StoreOptions::default()).view()).unwrap();
+        save_snapshot(&directory, 7, &Store::new(StoreOptions::default()).view()).unwrap();
         let mut database = found.database;
         for batch in batches {
-            commit(&database, std::slice::from_ref(&batch)).unwrap();
+            commit(&database, directory.sealer(), std::slice::from_ref(&batch)).unwrap();
             expected.write(batch);
             expected.hard_state.commit = expected.hard_state.commit.max(expected.snapshot.mark.index);
             drop(database);
-            let found = open(directory.path(), &StoreOptions::default()).unwrap();
+            let found = open(&directory, &StoreOptions::default()).unwrap();
             let mut raft = found.raft.unwrap();
             raft.hard_state.commit = raft.hard_state.commit.max(raft.snapshot.mark.index);
             assert_eq!(raft, expected);
@@ -400,15 +431,16 @@ mod tests {
 
     #[test]
     fn a_log_of_another_format_is_refused_with_a_sentence() {
-        for (format, words) in [(1_u64, "an unreleased version"), (3, "a newer version")] {
-            let directory = tempfile::tempdir().unwrap();
-            let found = open(directory.path(), &StoreOptions::default()).unwrap();
-            commit(&found.database, &[batch(vec![entry(1, "a")])]).unwrap();
+        for (format, words) in [(1_u64, "an unreleased version"), (2, "an unreleased version"), (4, "a newer version")]
+        {
+            let (_folder, directory) = directory();
+            let found = open(&directory, &StoreOptions::default()).unwrap();
+            commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a")])]).unwrap();
             let transaction = found.database.begin_write().unwrap();
             transaction.open_table(META).unwrap().insert("format", format.to_be_bytes().as_slice()).unwrap();
             transaction.commit().unwrap();
             drop(found);
-            let error = open(directory.path(), &StoreOptions::default()).unwrap_err();
+            let error = open(&directory, &StoreOptions::default()).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");
         }
     }
@@ -417,41 +449,81 @@ mod tests {
     #[test]
     fn only_the_user_may_read_what_may_hold_secrets() {
         use std::os::unix::fs::PermissionsExt as _;
-        let directory = tempfile::tempdir().unwrap();
-        let _found = open(directory.path(), &StoreOptions::default()).unwrap();
-        save_snapshot(directory.path(), 2, &Store::new(StoreOptions::default()).view()).unwrap();
-        for path in [directory.path().join("log.redb"), snapshot_path(directory.path(), 2)] {
+        let (_folder, directory) = directory();
+        let _found = open(&directory, &StoreOptions::default()).unwrap();
+        save_snapshot(&directory, 2, &Store::new(StoreOptions::default()).view()).unwrap();
+        for path in [directory.path().join("log.redb"), directory.path().join(snapshot_file(2))] {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
         }
     }
 
     #[test]
+    fn after_a_rotation_everything_is_read_with_the_new_key_alone() {
+        let (folder, directory) = directory();
+        let found = open(&directory, &StoreOptions::default()).unwrap();
+        commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a"), entry(2, "b")])]).unwrap();
+        save_snapshot(&directory, 1, &Store::new(StoreOptions::default()).view()).unwrap();
+        directory.kept("ca.key", || Ok("secret".into())).unwrap();
+        let in_use = crate::rotate_keys(folder.path()).unwrap_err();
+        assert!(in_use.to_string().ends_with("is in use by another process"), "{in_use}");
+        drop(found);
+        crate::rotate_keys(folder.path()).unwrap();
+        let rotated = DataDirectory::open(folder.path(), None).unwrap();
+        let found = open(&rotated, &StoreOptions::default()).unwrap();
+        assert_eq!(found.raft.unwrap().entries, [entry(1, "a"), entry(2, "b")]);
+        load_snapshot(&rotated, 1, &StoreOptions::default()).unwrap();
+        assert_eq!(rotated.read("ca.key").unwrap().unwrap(), b"secret");
+        assert!(directory.read("ca.key").is_err(), "the old key opens nothing any more");
+    }
+
+    #[test]
     fn a_directory_in_use_is_said_to_be_so() {
-        let directory = tempfile::tempdir().unwrap();
-        let _found = open(directory.path(), &StoreOptions::default()).unwrap();
-        let error = open(directory.path(), &StoreOptions::default()).unwrap_err();
+        let (_folder, directory) = directory();
+        let _found = open(&directory, &StoreOptions::default()).unwrap();
+        let error = open(&directory, &StoreOptions::default()).unwrap_err();
         assert!(error.to_string().ends_with("is in use by another process"), "{error}");
     }
 
     #[test]
     fn a_snapshot_stands_for_the_log_before_it() {
-        let directory = tempfile::tempdir().unwrap();
+        let (_folder, directory) = directory();
         let store = Store::new(StoreOptions::default());
-        save_snapshot(directory.path(), 2, &store.view()).unwrap();
-        let found = open(directory.path(), &StoreOptions::default()).unwrap();
-        commit(&found.database, &[batch(vec![entry(1, "a"), entry(2, "b"), entry(3, "c")])]).unwrap();
+        save_snapshot(&directory, 2, &store.view()).unwrap();
+        let found = open(&directory, &StoreOptions::default()).unwrap();
+        commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a"), entry(2, "b"), entry(3, "c")])])
+            .unwrap();
         let mark = SnapshotMark { index: 2, term: 1 };
         let pointer = SnapshotPointer { mark, membership: Membership::of_voters(&[MemberId(1)]) };
         let compacted = WalBatch { snapshot: Some(pointer.clone()), compact_to: Some(2), ..WalBatch::default() };
-        commit(&found.database, &[compacted]).unwrap();
+        commit(&found.database, directory.sealer(), &[compacted]).unwrap();
         drop(found);
-        let found = open(directory.path(), &StoreOptions::default()).unwrap();
+        let found = open(&directory, &StoreOptions::default()).unwrap();
         assert!(found.store.is_some());
         let raft = found.raft.unwrap();
         assert_eq!((raft.base, raft.snapshot, raft.entries), (mark, pointer, vec![entry(3, "c")]));
-        fs::write(snapshot_path(directory.path(), 2), b"short").unwrap();
-        let path = snapshot_path(directory.path(), 2);
-        let error = load_snapshot(directory.path(), 2, &StoreOptions::default()).unwrap_err();
-        assert_eq!(error.to_string(), format!("{} is damaged", path.display()));
+        let path = directory.path().join(snapshot_file(2));
+        fs::write(&path, b"short").unwrap();
+        let error = load_snapshot(&directory, 2, &StoreOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot open {}", path.display()));
+    }
+
+    #[test]
+    fn what_is_on_disk_tells_nothing_and_a_changed_entry_is_noticed() {
+        let (_folder, directory) = directory();
+        let found = open(&directory, &StoreOptions::default()).unwrap();
+        commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a Secret")])]).unwrap();
+        let transaction = found.database.begin_write().unwrap();
+        {
+            let mut entries = transaction.open_table(ENTRIES).unwrap();
+            let mut value = entries.get(1).unwrap().unwrap().value().to_vec();
+            assert!(!value.windows(8).any(|window| window == b"a Secret"));
+            *value.last_mut().unwrap() ^= 1;
+            entries.insert(1, value.as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(found);
+        let error = open(&directory, &StoreOptions::default()).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("entry 1 cannot be opened: it is damaged"), "{cause}");
     }
 }

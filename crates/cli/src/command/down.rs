@@ -59,20 +59,17 @@ async fn until_gone(connection: &Connection) -> Result<()> {
     tokio::time::timeout(STOP_WAIT, gone).await.context("the cluster was asked to stop and still answers")
 }
 
-/// Deletes a data directory, and nothing that is not one.
+/// Deletes a data directory and its keys, and nothing that is not one.
 fn delete(directory: &Path) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
-    if !directory.join("ca.key").exists() {
-        bail!("{} is not deleted: it is no data directory of a cluster", directory.display());
-    }
     let mut left = 50;
     // The process that held it may still be writing its last bytes.
-    while let Err(error) = std::fs::remove_dir_all(directory) {
+    while let Err(error) = coracle::delete_data(directory) {
         left -= 1;
-        if left == 0 {
-            return Err(error).with_context(|| format!("cannot delete {}", directory.display()));
+        if left == 0 || error.kind() == coracle::ErrorKind::Invalid {
+            return Err(error.into());
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -1,13 +1,13 @@
-//! Where an agent's checkpoint is kept: one file, replaced as a whole, mode 0600 because it holds Secrets.
+//! Where an agent's checkpoint is kept: one file, replaced as a whole, and sealed because it holds Secrets.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use coracle_node::Checkpoint;
 use tokio::sync::watch;
 
-use crate::Error;
+use crate::data_directory::DataDirectory;
 
 /// Keeps the newest checkpoint of a node. Writing happens elsewhere; only the newest of those that wait is written.
 #[derive(Debug)]
@@ -18,30 +18,28 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// A keeper of the node's file in this directory, and what the file holds. A file that cannot be read counts as none:
     /// the agent then learns its pods from the API server.
-    pub(crate) fn open(directory: &Path, node: &str) -> Result<(Self, Option<Checkpoint>), Error> {
-        let folder = directory.join("nodes").join(node);
-        fs::create_dir_all(&folder).map_err(|source| Error::file("create", &folder, source))?;
-        let path = folder.join("checkpoint.json");
-        let found = fs::read(&path).ok().and_then(|bytes| match serde_json::from_slice(&bytes) {
-            Ok(checkpoint) => Some(checkpoint),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the node's checkpoint cannot be read and is not used");
-                None
-            }
+    pub(crate) fn open(directory: DataDirectory, node: &str) -> (Self, Option<Checkpoint>) {
+        let file: Arc<str> = format!("nodes/{node}/checkpoint").into();
+        let found = read(&directory, &file).unwrap_or_else(|why| {
+            tracing::warn!(%why, "the node's checkpoint cannot be read and is not used");
+            None
         });
         let (newest, mut changes) = watch::channel(None::<Checkpoint>);
         tokio::spawn(async move {
             while changes.changed().await.is_ok() {
                 let checkpoint = changes.borrow_and_update().clone();
-                let path = path.clone();
-                let written =
-                    tokio::task::spawn_blocking(move || checkpoint.map_or(Ok(()), |c| write(&path, &c))).await;
+                let (directory, file) = (directory.clone(), Arc::clone(&file));
+                let write = move || match checkpoint {
+                    Some(checkpoint) => directory.write(&file, &serde_json::to_vec(&checkpoint)?),
+                    None => Ok(()),
+                };
+                let written = tokio::task::spawn_blocking(write).await;
                 if let Ok(Err(error)) = written {
                     tracing::error!(%error, "the node's checkpoint cannot be written");
                 }
             }
         });
-        Ok((Self { newest }, found))
+        (Self { newest }, found)
     }
 
     /// Keeps this one instead of the one before.
@@ -50,12 +48,9 @@ impl Keeper {
     }
 }
 
-fn write(path: &PathBuf, checkpoint: &Checkpoint) -> std::io::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    let mut file = private_file(&unfinished)?;
-    file.write_all(&serde_json::to_vec(checkpoint)?)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
+fn read(directory: &DataDirectory, file: &str) -> Result<Option<Checkpoint>, String> {
+    let Some(bytes) = directory.read(file).map_err(|error| error.to_string())? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| error.to_string())
 }
 
 /// A new file that only this user may read.
