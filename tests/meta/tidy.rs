@@ -45,6 +45,14 @@ fn sources() -> Vec<String> {
     files("rs").into_iter().filter(|path| !path.starts_with("tests/meta/")).collect()
 }
 
+/// A module and what lies below it.
+pub(crate) fn sources_below(module: &str) -> Vec<String> {
+    let (file, folder) = (format!("{module}.rs"), format!("{module}/"));
+    let found: Vec<String> = sources().into_iter().filter(|path| *path == file || path.starts_with(&folder)).collect();
+    assert!(found.len() > 1, "{module} is a module with others below it");
+    found
+}
+
 /// `tests.rs`, and what lies below a folder of tests.
 fn is_test(path: &str) -> bool {
     path.ends_with("tests.rs") || path.contains("tests/")

@@ -139,6 +139,33 @@ fn pure_crates_reach_no_async_runtime_socket_or_client_however_indirectly() {
     }
 }
 
+/// Guests under virtual time are the same function of their inputs in every run, though the crate around them does IO.
+#[test]
+fn the_simulated_runtime_has_no_clock_thread_file_or_async_runtime() {
+    let banned = [
+        "tokio",
+        "hyper",
+        "Instant::now",
+        "SystemTime",
+        "std::thread",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "HashMap",
+        "tempfile",
+        "fastrand",
+        "WasiCtx",
+        "add_to_linker",
+    ];
+    for path in crate::tidy::sources_below("crates/runtime-wasm/src/simulated") {
+        let text = crate::tidy::read(&path);
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for (line, word) in code.flat_map(|line| banned.iter().map(move |word| (line, word))) {
+            assert!(!line.contains(word), "{path} must not know {word}: {line}");
+        }
+    }
+}
+
 /// Its wire types and its parser stay inside one crate, so that either can be replaced there.
 #[test]
 fn only_the_raft_crate_knows_the_raft_library() {

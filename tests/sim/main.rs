@@ -6,6 +6,7 @@ mod containers;
 mod crashes;
 mod deletion;
 mod determinism;
+mod guests;
 mod nodes;
 mod placement;
 mod rollouts;

@@ -20,6 +20,9 @@ pub enum Error {
     /// The guest threads could not be started.
     #[error("start the threads of the Wasm runtime")]
     Threads(#[source] io::Error),
+    /// wasmtime refuses this machine; the text says why.
+    #[error("wasmtime cannot run on this machine: {0}")]
+    Engine(String),
     /// The index of the image store is damaged.
     #[error("the image index {} is damaged", .path.display())]
     Index {

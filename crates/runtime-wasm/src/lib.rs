@@ -45,6 +45,8 @@ mod runtime;
 mod service;
 mod shared;
 
+pub mod simulated;
+
 pub use error::Error;
 pub use image_store::{IMAGE_SIZE_MAX, Image, ImageStore};
 pub use options::{BuiltinImages, WasmOptions};

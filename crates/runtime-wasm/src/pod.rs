@@ -211,20 +211,20 @@ pub(crate) fn absent(command: RuntimeCommand) -> Option<RuntimeEvent> {
 }
 
 /// The end of a container that nobody knows of, in Kubernetes' word for it.
-fn absent_exit(id: ContainerId) -> RuntimeEvent {
+pub(crate) fn absent_exit(id: ContainerId) -> RuntimeEvent {
     let reason = Some("ContainerStatusUnknown".to_owned());
     let message = Some("the container is not there".to_owned());
     RuntimeEvent::ContainerExited { id, exit: Exit { reason, message, ..exit::killed() } }
 }
 
 /// `command` and `args`; a guest without a command is called by its container's name, since a program expects a name.
-fn arguments(spec: &ContainerSpec) -> Vec<String> {
+pub(crate) fn arguments(spec: &ContainerSpec) -> Vec<String> {
     let command = if spec.command.is_empty() { vec![spec.id.container.clone()] } else { spec.command.clone() };
     command.into_iter().chain(spec.args.iter().cloned()).collect()
 }
 
 /// The container's environment, and `HOSTNAME`, which container runtimes set.
-fn environment(spec: &ContainerSpec, sandbox: &Sandbox) -> Vec<(String, String)> {
+pub(crate) fn environment(spec: &ContainerSpec, sandbox: &Sandbox) -> Vec<(String, String)> {
     let mut env = Vec::with_capacity(spec.env.len() + 1);
     if !spec.env.iter().any(|(name, _)| name == "HOSTNAME") {
         env.push(("HOSTNAME".to_owned(), sandbox.hostname.clone()));

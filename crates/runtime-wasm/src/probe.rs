@@ -22,15 +22,15 @@ pub(crate) struct Target {
     pub(crate) address: IpAddr,
 }
 
-impl Target {
-    /// Where a probe goes, as texts and the `host` header have it.
-    fn authority(&self, host: Option<&str>, port: u16) -> String {
-        match host {
-            Some(host) => format!("{host}:{port}"),
-            None => SocketAddr::new(self.address, port).to_string(),
-        }
+/// Where a probe goes, as texts and the `host` header have it.
+fn authority(address: IpAddr, host: Option<&str>, port: u16) -> String {
+    match host {
+        Some(host) => format!("{host}:{port}"),
+        None => SocketAddr::new(address, port).to_string(),
     }
+}
 
+impl Target {
     async fn connect(&self, shared: &Arc<Shared>, host: Option<&str>, port: u16) -> Result<ByteStream, String> {
         let opened = match host {
             Some(host) => shared.host.connect(&self.pod, Destination { host: host.to_owned(), port }).await,
@@ -43,11 +43,11 @@ impl Target {
 /// Makes a probe.
 pub(crate) async fn probe(shared: Arc<Shared>, target: Target, action: ProbeAction, timeout: Duration) -> ProbeResult {
     match action {
-        ProbeAction::Http { https: true, .. } => {
-            ProbeResult::Error("HTTPS probes of Wasm pods are not supported yet".to_owned())
+        ProbeAction::Http { https: true, .. } | ProbeAction::Grpc { .. } | ProbeAction::Exec { .. } => {
+            unsupported(&action)
         }
         ProbeAction::Http { host, port, path, headers, https: false } => {
-            let url = format!("http://{}{}", target.authority(host.as_deref(), port), rooted(&path));
+            let url = format!("http://{}{}", authority(target.address, host.as_deref(), port), rooted(&path));
             let get = get(&shared, &target, host.as_deref(), port, &path, &headers);
             match tokio::time::timeout(timeout, get).await {
                 Err(_) => ProbeResult::Failure(format!(
@@ -64,15 +64,40 @@ pub(crate) async fn probe(shared: Arc<Shared>, target: Target, action: ProbeActi
                 Ok(Ok(_)) => ProbeResult::Success,
                 Ok(Err(error)) => ProbeResult::Failure(error),
                 Err(_) => {
-                    let at = target.authority(host.as_deref(), port);
+                    let at = authority(target.address, host.as_deref(), port);
                     ProbeResult::Failure(format!("dial tcp {at}: i/o timeout"))
                 }
             }
         }
-        ProbeAction::Grpc { .. } => ProbeResult::Error("gRPC probes of Wasm pods are not supported yet".to_owned()),
-        ProbeAction::Exec { .. } => {
-            ProbeResult::Error("a Wasm container cannot run a second command: exec probes are not supported".to_owned())
+    }
+}
+
+/// What a probe is told that cannot be made here.
+fn unsupported(action: &ProbeAction) -> ProbeResult {
+    let why = match action {
+        ProbeAction::Grpc { .. } => "gRPC probes of Wasm pods are not supported yet",
+        ProbeAction::Exec { .. } => "a Wasm container cannot run a second command: exec probes are not supported",
+        ProbeAction::Http { .. } | ProbeAction::Tcp { .. } => "HTTPS probes of Wasm pods are not supported yet",
+    };
+    ProbeResult::Error(why.to_owned())
+}
+
+/// What comes of a probe where nobody listens.
+pub(crate) fn unheard(address: IpAddr, action: &ProbeAction) -> ProbeResult {
+    match action {
+        ProbeAction::Http { host: Some(host), .. } | ProbeAction::Tcp { host: Some(host), .. } => {
+            ProbeResult::Error(format!("probes of other hosts ({host}) are not simulated"))
         }
+        ProbeAction::Http { port, path, https: false, .. } => {
+            let at = authority(address, None, *port);
+            let url = format!("http://{at}{}", rooted(path));
+            ProbeResult::Failure(format!("Get \"{url}\": dial tcp {at}: connect: connection refused"))
+        }
+        ProbeAction::Tcp { port, .. } => {
+            let at = authority(address, None, *port);
+            ProbeResult::Failure(format!("dial tcp {at}: connect: connection refused"))
+        }
+        ProbeAction::Http { .. } | ProbeAction::Grpc { .. } | ProbeAction::Exec { .. } => unsupported(action),
     }
 }
 
@@ -91,7 +116,7 @@ async fn get(
     path: &str,
     headers: &[(String, String)],
 ) -> Result<u16, Failed> {
-    let request = request(&target.authority(host, port), path, headers)?;
+    let request = request(&authority(target.address, host, port), path, headers)?;
     let stream = target.connect(shared, host, port).await.map_err(Failed::Transport)?;
     let transport = |error: hyper::Error| Failed::Transport(error.to_string());
     let (mut sender, connection) = http1::handshake(TokioIo::new(Inside(stream))).await.map_err(transport)?;

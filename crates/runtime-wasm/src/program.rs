@@ -178,11 +178,11 @@ impl Compiler {
 }
 
 /// Whether a binary is a component: its header's layer is 1, a module's is 0.
-fn is_component(bytes: &[u8]) -> bool {
+pub(crate) fn is_component(bytes: &[u8]) -> bool {
     bytes.get(6..8) == Some(&[1, 0])
 }
 
-fn not_wasm(error: wasmtime::Error) -> String {
+pub(crate) fn not_wasm(error: wasmtime::Error) -> String {
     format!("the image is not valid WebAssembly: {error:#}")
 }
 
@@ -197,10 +197,16 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn link_module(flavor: &Flavor, module: &Module) -> Result<Result<Linked, String>, String> {
-    if !matches!(module.get_export("_start"), Some(ExternType::Func(_))) {
-        return Err("the module exports no function `_start`: it is a library, not a program".to_owned());
+/// Whether a module is a program.
+pub(crate) fn has_start(module: &Module) -> Result<(), String> {
+    if matches!(module.get_export("_start"), Some(ExternType::Func(_))) {
+        return Ok(());
     }
+    Err("the module exports no function `_start`: it is a library, not a program".to_owned())
+}
+
+fn link_module(flavor: &Flavor, module: &Module) -> Result<Result<Linked, String>, String> {
+    has_start(module)?;
     let linked = flavor.modules.instantiate_pre(module).map(Linked::Module);
     Ok(linked.map_err(|error| format!("{error:#}")))
 }

@@ -40,19 +40,9 @@ pub(crate) struct Shared {
 impl Shared {
     /// Looks an image up, and has it compiled in the meantime.
     pub(crate) fn pull(self: &Arc<Self>, image: &str, policy: PullPolicy) -> Result<ImageInfo, ImageError> {
-        let canonical = canonical_image_name(image).map_err(|reason| ImageError::InvalidName(reason.to_owned()))?;
-        let Some(found) = self.images.find(&canonical) else {
-            return Err(match policy {
-                PullPolicy::Never => ImageError::NeverPull,
-                PullPolicy::Always | PullPolicy::IfNotPresent => ImageError::Pull(format!(
-                    "image {image:?} is not in the node's image store; import it with `coracle image import {image} \
-                     FILE`"
-                )),
-            });
-        };
+        let (found, info) = look_up(&self.images, image, policy)?;
         self.compile_ahead(&found);
-        let id = image_id(&canonical, &found.digest);
-        Ok(ImageInfo { id, size: found.size, present: true, pull_millis: 0 })
+        Ok(info)
     }
 
     /// The container that comes next needs the program: compiling starts before it is asked for.
@@ -76,6 +66,22 @@ impl Shared {
     pub(crate) fn ended(&self, id: &str) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
+}
+
+/// An image of the node's own store: nothing is fetched.
+pub(crate) fn look_up(images: &ImageStore, image: &str, policy: PullPolicy) -> Result<(Image, ImageInfo), ImageError> {
+    let canonical = canonical_image_name(image).map_err(|reason| ImageError::InvalidName(reason.to_owned()))?;
+    let Some(found) = images.find(&canonical) else {
+        return Err(match policy {
+            PullPolicy::Never => ImageError::NeverPull,
+            PullPolicy::Always | PullPolicy::IfNotPresent => ImageError::Pull(format!(
+                "image {image:?} is not in the node's image store; import it with `coracle image import {image} FILE`"
+            )),
+        });
+    };
+    let id = image_id(&canonical, &found.digest);
+    let info = ImageInfo { id, size: found.size, present: true, pull_millis: 0 };
+    Ok((found, info))
 }
 
 /// `imageID`: the repository and the digest.

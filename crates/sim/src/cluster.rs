@@ -8,13 +8,15 @@ use coracle_api::resources::{NAMESPACES, SERVICES};
 use coracle_api::{Method, ObjectKey, Request, Resource, Response, UserInfo};
 use coracle_base::{Instant, Rng};
 use coracle_node::{Capacity, NodeConfig};
+#[cfg(feature = "wasm")]
+use coracle_runtime_wasm::simulated::SimulatedImages;
 use coracle_store::View;
 use expect_test::Expect;
 use serde_json::{Value, json};
 
 use crate::history::{History, Outcome, Ticket};
 use crate::world::{Flow, Origin, World};
-use crate::{Script, manifest, render};
+use crate::{Manifest, Script, manifest, render};
 
 /// Events after which a run that was to end is not going to.
 const STEPS_MAX: u64 = 20_000_000;
@@ -45,6 +47,8 @@ pub struct Builder {
     seed: u64,
     snapshot_after: usize,
     scripts: Vec<(String, Script)>,
+    #[cfg(feature = "wasm")]
+    wasm: bool,
 }
 
 impl Builder {
@@ -72,6 +76,14 @@ impl Builder {
         self
     }
 
+    /// Nodes run modules with wasmtime instead of following scripts: those that [`TestCluster::image`] and
+    /// [`crate::pod`] give them. Fake nodes still follow theirs.
+    #[cfg(feature = "wasm")]
+    pub fn wasm(mut self) -> Self {
+        self.wasm = true;
+        self
+    }
+
     /// A snapshot is made whenever the log has grown by so many bytes.
     pub fn snapshot_after(mut self, bytes: usize) -> Self {
         self.snapshot_after = bytes;
@@ -84,6 +96,10 @@ impl Builder {
         let mut cluster = TestCluster { world: World::new(self.seed, self.snapshot_after) };
         for (image, script) in self.scripts {
             cluster.world.script(&image, script);
+        }
+        #[cfg(feature = "wasm")]
+        if self.wasm {
+            cluster.world.images = Some(SimulatedImages::new().expect("wasmtime runs on this machine"));
         }
         cluster.run_until(|cluster| {
             let has =
@@ -138,6 +154,8 @@ impl TestCluster {
             seed: 1,
             snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
             scripts: Vec::new(),
+            #[cfg(feature = "wasm")]
+            wasm: false,
         }
     }
 
@@ -237,20 +255,39 @@ impl TestCluster {
     // Requests.
 
     /// Applies objects: YAML as `kubectl apply --server-side` does, or lines as `deployment/web replicas=3 image=x` where an
-    /// object that is there is changed by what the line names. Does not wait for what comes of it.
+    /// object that is there is changed by what the line names; or a [`crate::pod`]. Does not wait for what comes of it.
     ///
     /// # Panics
     ///
     /// When the text cannot be read, or the API server refuses.
     #[track_caller]
-    pub fn apply(&mut self, text: &str) {
-        let requests = manifest::requests(text, |key| self.view().object(key).is_some());
+    pub fn apply(&mut self, what: impl Into<Manifest>) {
+        let what = what.into();
+        #[cfg(feature = "wasm")]
+        for (name, bytes) in &what.images {
+            self.image(name, bytes);
+        }
+        let requests = manifest::requests(&what.text, |key| self.view().object(key).is_some());
         for request in requests {
             let (method, path) = (request.method, request.path.clone());
             let response = self.request(request);
             if let Some(status) = response.failure() {
                 panic!("{method:?} {path}: {}", status.message);
             }
+        }
+    }
+
+    /// Gives every node an image: a core module with `_start`, binary or text.
+    ///
+    /// # Panics
+    ///
+    /// When the nodes run no modules, the name is no image name, or the bytes are no WebAssembly.
+    #[cfg(feature = "wasm")]
+    #[track_caller]
+    pub fn image(&mut self, name: &str, module: impl AsRef<[u8]>) {
+        let images = self.world.images.as_ref().expect("the nodes run modules: build the cluster with `wasm`");
+        if let Err(error) = images.import(name, module.as_ref()) {
+            panic!("{error}");
         }
     }
 
@@ -412,10 +449,18 @@ impl TestCluster {
             "timeline" => self.world.timelines.pod(&key).map(render::timeline).unwrap_or_default(),
             "states" => self.world.timelines.pod(&key).map(render::states).unwrap_or_default(),
             "events" => render::events(self.view(), &key),
+            "logs" => self.logs(&key),
             "conditions" => render::conditions(self.view(), &key),
             "pods" => render::pods(self.view(), Some(&key)),
             _ => panic!("there is no text {what:?} about {object}"),
         }
+    }
+
+    /// What a pod's container that started last has written, to both of its outputs.
+    fn logs(&self, pod: &ObjectKey) -> String {
+        let run = self.world.timelines.pod(pod).and_then(|timeline| timeline.runs.last());
+        let seat = run.and_then(|run| self.world.seats.get(&run.node));
+        run.zip(seat).map(|(run, seat)| seat.logs.read(&run.id)).unwrap_or_default()
     }
 }
 

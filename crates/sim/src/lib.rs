@@ -2,6 +2,7 @@
 //!
 //! [`TestCluster`] runs the very objects that the production driver runs: the control plane, request machines, node agents.
 //! There is no thread, no clock and no socket here, so an hour takes milliseconds and equal seeds give equal runs, event by event.
+//! With the feature `wasm` nodes can run real modules, whose instructions take virtual time; nothing else comes with it.
 //! Invariants are looked at after every event; a failure prints the seed and the command that replays it.
 
 mod cluster;
@@ -17,3 +18,6 @@ mod world;
 pub use cluster::{Builder, Propagation, TestCluster};
 pub use coracle_node::fake::Script;
 pub use history::{History, Outcome, Record, Ticket};
+pub use manifest::Manifest;
+#[cfg(feature = "wasm")]
+pub use manifest::pod;

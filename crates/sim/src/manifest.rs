@@ -6,6 +6,59 @@ use serde_json::{Value, json};
 
 use crate::cluster::registry;
 
+/// What a test applies: text, and the images that it is about.
+#[derive(Clone, Debug, Default)]
+pub struct Manifest {
+    pub(crate) text: String,
+    #[cfg(feature = "wasm")]
+    pub(crate) images: Vec<(String, Vec<u8>)>,
+}
+
+impl From<&str> for Manifest {
+    fn from(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            #[cfg(feature = "wasm")]
+            images: Vec::new(),
+        }
+    }
+}
+
+impl From<&String> for Manifest {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
+/// A pod of one container, whose image has the pod's name.
+#[cfg(feature = "wasm")]
+pub fn pod(name: &str) -> Manifest {
+    Manifest { text: format!("pod/{name} image={name}"), images: Vec::new() }
+}
+
+#[cfg(feature = "wasm")]
+impl Manifest {
+    /// What it runs: a core module with `_start`, binary or text.
+    ///
+    /// # Panics
+    ///
+    /// When it is not a [`pod`].
+    #[must_use]
+    pub fn wasm(mut self, module: impl AsRef<[u8]>) -> Self {
+        let (_, image) = self.text.rsplit_once("image=").expect("a pod names its image");
+        let image = image.split_whitespace().next().unwrap_or_default().to_owned();
+        self.images.push((image, module.as_ref().to_vec()));
+        self
+    }
+
+    /// Sets a field as a line of [`TestCluster::apply`](crate::TestCluster::apply) does: `restartPolicy`, `Never`.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: &str) -> Self {
+        self.text = format!("{} {field}={value}", self.text);
+        self
+    }
+}
+
 /// The resource of any of its names: plural, singular, short name or kind.
 #[track_caller]
 pub(crate) fn resource(name: &str) -> Resource {
@@ -118,6 +171,12 @@ fn set(object: &mut Value, resource: &Resource, field: &str, text: &str) {
         }
         "restartPolicy" | "terminationGracePeriodSeconds" | "nodeName" => at(object, &format!("{pod}.{field}"), parsed),
         "image" => container(object, pod, "image", parsed),
+        "limits" => {
+            let limits = text.split(',').map(|limit| limit.split_once(':').expect("a limit is NAME:QUANTITY"));
+            let limits: serde_json::Map<String, Value> =
+                limits.map(|(name, quantity)| (name.to_owned(), quantity.into())).collect();
+            container(object, pod, "resources", json!({"limits": limits}));
+        }
         "cpu" => container(object, pod, "resources", json!({"requests": {"cpu": text}})),
         "probe" => container(
             object,

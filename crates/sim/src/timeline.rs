@@ -67,7 +67,8 @@ impl Timelines {
             }
             RuntimeEvent::ContainerExited { id, exit } => {
                 let runs = self.pods.get_mut(&id.pod).into_iter().flat_map(|timeline| &mut timeline.runs);
-                for run in runs.filter(|run| run.id == *id) {
+                // A container that was over when it was asked to end says so again.
+                for run in runs.filter(|run| run.id == *id && run.ended.is_none()) {
                     run.ended = Some((at, reason(exit)));
                 }
             }

@@ -4,9 +4,11 @@
 //! decides anything about Kubernetes: inputs go to the machines, and what these want is carried out in the world's own way.
 
 mod event_writer;
+mod logs;
 mod member;
 mod node;
 mod request;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -117,6 +119,9 @@ pub(crate) struct World {
     pub(crate) member: Member,
     pub(crate) seats: BTreeMap<String, Seat>,
     pub(crate) scripts: BTreeMap<String, Script>,
+    /// The modules that nodes run; `None`: their containers follow scripts.
+    #[cfg(feature = "wasm")]
+    pub(crate) images: Option<coracle_runtime_wasm::simulated::SimulatedImages>,
     pub(crate) history: History,
     pub(crate) timelines: Timelines,
     pub(crate) trace: Trace,
@@ -154,6 +159,8 @@ impl World {
             member,
             seats: BTreeMap::new(),
             scripts: BTreeMap::new(),
+            #[cfg(feature = "wasm")]
+            images: None,
             history: History::default(),
             timelines: Timelines::default(),
             trace: Trace::default(),

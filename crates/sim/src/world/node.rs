@@ -1,4 +1,4 @@
-//! The nodes: an agent, a runtime that follows scripts, and what of both survives which kind of end.
+//! The nodes: an agent, a runtime, and what of both survives which kind of end.
 
 use std::time::Duration;
 
@@ -6,13 +6,14 @@ use coracle_api::resources::NODES;
 use coracle_api::{ObjectKey, Request, Response, WatchEvent};
 use coracle_base::Instant;
 use coracle_engine::Input as BrainInput;
-use coracle_node::fake::FakeRuntime;
 use coracle_node::runtime::{RuntimeCommand, RuntimeEvent};
 use coracle_node::{Checkpoint, Input, NodeAgent, NodeConfig, Output, RequestId};
 use coracle_store::View;
 
 use super::event_writer::EventWriter;
+use super::logs::Logs;
 use super::request::{Flow, Origin, unavailable};
+use super::runtime::Runtime;
 use super::{Event, World};
 use crate::disk::latency;
 
@@ -25,7 +26,8 @@ pub(crate) struct Seat {
     /// Which start of the agent this is, and which of its runtime: what belongs to an earlier one does not happen.
     starts: u64,
     power: u64,
-    runtime: FakeRuntime,
+    runtime: Runtime,
+    pub(crate) logs: Logs,
     events: EventWriter,
     /// Whether it can reach the API server.
     connected: bool,
@@ -60,7 +62,7 @@ impl World {
         {
             config.pod_range = (network, prefix);
         }
-        let mut runtime = FakeRuntime::new();
+        let mut runtime = self.runtime(&config);
         for (image, script) in &self.scripts {
             runtime.script(image, script.clone());
         }
@@ -70,6 +72,7 @@ impl World {
             starts: 0,
             power: 0,
             runtime,
+            logs: Logs::default(),
             events: EventWriter::default(),
             connected: true,
             checkpoint: None,
@@ -107,16 +110,23 @@ impl World {
         self.reconnect(node);
     }
 
-    /// The agent's process ends; its runtime and the containers in it go on (as Docker's would).
+    /// The agent's process ends; containers go on as Docker's would, or end with it as guests do.
     pub(crate) fn stop_agent(&mut self, node: &str) {
         assert!(self.seat(node).agent.take().is_some(), "{node} does not run");
         self.timers.remove(&node.to_owned());
         self.feed.remove(node);
+        if self.seat(node).runtime.ends_with_agent() {
+            self.lose_containers(node);
+        }
     }
 
     /// The whole node goes: agent, runtime, containers, and what its disk had not written.
     pub(crate) fn kill_node(&mut self, node: &str) {
         self.stop_agent(node);
+        self.lose_containers(node);
+    }
+
+    fn lose_containers(&mut self, node: &str) {
         let seat = self.seat(node);
         seat.power += 1;
         seat.runtime.lose_containers();
@@ -180,7 +190,38 @@ impl World {
     }
 
     pub(super) fn tick_node(&mut self, node: &str) {
-        self.step_node(node, Input::Tick);
+        self.run_guests(node);
+        let now = self.now.mono;
+        if self.seat(node).agent.as_ref().and_then(NodeAgent::next_wakeup).is_some_and(|due| due <= now) {
+            self.step_node(node, Input::Tick);
+        } else {
+            self.set_timer(node);
+        }
+    }
+
+    /// Gives the guests that are due their turns.
+    fn run_guests(&mut self, node: &str) {
+        let now = self.now;
+        let Self { seats, trace, .. } = self;
+        let Some(seat) = seats.get_mut(node) else { return };
+        let (events, output) = seat.runtime.run(now);
+        for (container, bytes) in output {
+            seat.logs.append(&container, &bytes);
+            trace.bytes(&bytes);
+        }
+        let power = seat.power;
+        for event in events {
+            self.schedule(Duration::ZERO, Event::Runtime { node: node.to_owned(), power, event, later: false });
+        }
+    }
+
+    fn set_timer(&mut self, node: &str) {
+        let seat = self.seat(node);
+        let due = [seat.agent.as_ref().and_then(NodeAgent::next_wakeup), seat.runtime.next_wakeup()];
+        match due.into_iter().flatten().min() {
+            Some(due) => self.timers.set(node.to_owned(), due.max(Instant::ZERO)),
+            None => self.timers.remove(&node.to_owned()),
+        }
     }
 
     /// Sends the node's next Event, if none is under way.
@@ -210,6 +251,7 @@ impl World {
         if seat.power != power || !seat.runtime.is_current(&event) {
             return;
         }
+        let event = seat.logs.explain(event);
         self.timelines.runtime(self.now.mono, node, &event);
         if let Err(broken) = self.invariants.runtime(node, &event) {
             panic!("{broken}");
@@ -232,11 +274,7 @@ impl World {
         for output in outputs {
             self.carry_out_for(node, output);
         }
-        let due = self.seat(node).agent.as_ref().and_then(NodeAgent::next_wakeup);
-        match due {
-            Some(due) => self.timers.set(node.to_owned(), due.max(Instant::ZERO)),
-            None => self.timers.remove(&node.to_owned()),
-        }
+        self.set_timer(node);
     }
 
     fn carry_out_for(&mut self, node: &str, output: Output) {
