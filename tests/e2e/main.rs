@@ -3,6 +3,7 @@
 //! Every test starts a cluster of its own, or asks several questions of one, because under nextest each test is a
 //! process. Where kubectl is not installed the tests say so and pass, unless `CI` is set: there they fail.
 
+mod access;
 mod bad_input;
 mod cli;
 mod commands;

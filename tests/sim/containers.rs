@@ -43,7 +43,7 @@ fn a_failing_container_backs_off_exponentially() {
     );
     c.check("pod/trap events", expect![[r#"
         Normal Scheduled x1 Successfully assigned default/trap to node-1
-        Warning BackOff x4 Back-off restarting failed container c in pod trap_default(dd45c1ee-c3a4-41c4-8805-65cad37c107e); what it printed when it first failed: coracle logs trap -c c --instance first
+        Warning BackOff x4 Back-off restarting failed container c in pod trap_default(UID); what it printed when it first failed: coracle logs trap -c c --instance first
         Normal Created x5 Container created
         Normal Pulled x5 Successfully pulled image "trap" in 0s (0s including waiting). Image size: 0 bytes.
         Normal Pulling x17 Pulling image "trap"

@@ -73,7 +73,7 @@ const ATOMIC: [&str; 22] = [
 ];
 
 /// What is served: group, plural, and the subresources of the published ones that Coracle has. In the order of discovery's groups.
-const SERVED: [(&str, &str, &[&str]); 24] = [
+const SERVED: [(&str, &str, &[&str]); 28] = [
     ("", "bindings", &[]),
     ("", "configmaps", &[]),
     ("", "endpoints", &[]),
@@ -94,6 +94,10 @@ const SERVED: [(&str, &str, &[&str]); 24] = [
     ("authorization.k8s.io", "selfsubjectaccessreviews", &[]),
     ("authorization.k8s.io", "selfsubjectrulesreviews", &[]),
     ("authorization.k8s.io", "subjectaccessreviews", &[]),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", &[]),
+    ("rbac.authorization.k8s.io", "clusterroles", &[]),
+    ("rbac.authorization.k8s.io", "rolebindings", &[]),
+    ("rbac.authorization.k8s.io", "roles", &[]),
     ("scheduling.k8s.io", "priorityclasses", &[]),
     ("coordination.k8s.io", "leases", &[]),
     ("node.k8s.io", "runtimeclasses", &[]),

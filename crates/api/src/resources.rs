@@ -25,6 +25,8 @@ macro_rules! resources {
 }
 
 resources! {
+    CLUSTER_ROLES, CLUSTER_ROLE: "rbac.authorization.k8s.io" "v1" "clusterroles" "ClusterRole";
+    CLUSTER_ROLE_BINDINGS, CLUSTER_ROLE_BINDING: "rbac.authorization.k8s.io" "v1" "clusterrolebindings" "ClusterRoleBinding";
     CONFIG_MAPS, CONFIG_MAP: "" "v1" "configmaps" "ConfigMap";
     CONTROLLER_REVISIONS, CONTROLLER_REVISION: "apps" "v1" "controllerrevisions" "ControllerRevision";
     DEPLOYMENTS, DEPLOYMENT: "apps" "v1" "deployments" "Deployment";
@@ -37,6 +39,8 @@ resources! {
     PODS, POD: "" "v1" "pods" "Pod";
     PRIORITY_CLASSES, PRIORITY_CLASS: "scheduling.k8s.io" "v1" "priorityclasses" "PriorityClass";
     REPLICA_SETS, REPLICA_SET: "apps" "v1" "replicasets" "ReplicaSet";
+    ROLES, ROLE: "rbac.authorization.k8s.io" "v1" "roles" "Role";
+    ROLE_BINDINGS, ROLE_BINDING: "rbac.authorization.k8s.io" "v1" "rolebindings" "RoleBinding";
     RUNTIME_CLASSES, RUNTIME_CLASS: "node.k8s.io" "v1" "runtimeclasses" "RuntimeClass";
     SECRETS, SECRET: "" "v1" "secrets" "Secret";
     SERVICES, SERVICE: "" "v1" "services" "Service";

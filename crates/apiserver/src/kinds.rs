@@ -17,6 +17,8 @@ mod node;
 pub(crate) mod pod;
 mod priority_class;
 mod replica_set;
+mod role;
+mod role_binding;
 mod runtime_class;
 mod scale;
 mod secret;
@@ -52,6 +54,10 @@ pub fn strategy_of(resource: &GroupResource) -> &'static dyn Strategy {
         ("coordination.k8s.io", "leases") => &lease::LeaseStrategy,
         ("discovery.k8s.io", "endpointslices") => &endpoint_slice::EndpointSliceStrategy,
         ("node.k8s.io", "runtimeclasses") => &runtime_class::RuntimeClassStrategy,
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => &role_binding::RoleBindingStrategy::ClusterRoleBinding,
+        ("rbac.authorization.k8s.io", "clusterroles") => &role::RoleStrategy::ClusterRole,
+        ("rbac.authorization.k8s.io", "rolebindings") => &role_binding::RoleBindingStrategy::RoleBinding,
+        ("rbac.authorization.k8s.io", "roles") => &role::RoleStrategy::Role,
         ("scheduling.k8s.io", "priorityclasses") => &priority_class::PriorityClassStrategy,
         _ => &generic::GenericStrategy,
     }

@@ -33,6 +33,11 @@ pub mod validation;
 mod verb;
 mod watcher;
 
+/// Kubernetes' roles: who decides by them, and what rules hold.
+pub mod rbac {
+    pub use crate::authorize::{Authorizer, PolicyRule, check_path, node_rules, uncovered};
+}
+
 pub use callout::Callout;
 pub use machine::{LogOptions, Next, RequestMachine, Resume, TunnelSpec};
 pub use node_lease::Heartbeats;

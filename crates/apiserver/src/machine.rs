@@ -10,6 +10,7 @@ use coracle_api::{Object, ObjectKey, Registry, Request, Response, Revision, Stat
 use coracle_base::{Now, Rng};
 use coracle_store::{Applied, Refused, Transaction, View};
 
+use crate::authorize::{Access, effective_user};
 use crate::callout::{Asked, Callout};
 use crate::context::{Finish, Proposal, Shape, Step};
 use crate::route::{self, Routed, Run};
@@ -181,7 +182,7 @@ impl RequestMachine {
     pub fn advance(&mut self, view: &View, now: Now, resume: Resume) -> Next {
         match (std::mem::replace(&mut self.stage, Stage::Over), resume) {
             (Stage::Idle, Resume::Start) => {
-                if let Err(status) = self.admit() {
+                if let Err(status) = self.admit(view) {
                     return self.respond(Response::from(status));
                 }
                 self.run(view, now, false)
@@ -197,8 +198,8 @@ impl RequestMachine {
     }
 
     /// What is checked once, before anything else.
-    fn admit(&mut self) -> Result<(), Status> {
-        self.request.user = crate::authorize::effective_user(&self.request)?;
+    fn admit(&mut self, view: &View) -> Result<(), Status> {
+        self.request.user = effective_user(Access::of(&self.options, view), &self.request)?;
         if let coracle_api::Body::Bytes(bytes) = &self.request.body
             && bytes.len() > self.options.max_body
         {

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::OpenApi;
+use crate::rbac::Authorizer;
 
 /// Settings of the API server.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct ServerOptions {
     pub token_keys: String,
     /// The address that clients reach the server by, as `host:port`, for discovery.
     pub advertise: String,
+    /// Who decides what users may do.
+    pub authorizer: Arc<Authorizer>,
     /// The OpenAPI documents, and where their descriptions come from.
     pub openapi: Arc<OpenApi>,
 }
@@ -45,6 +48,7 @@ impl Default for ServerOptions {
             ca_certificate: String::new(),
             token_keys: r#"{"keys":[]}"#.into(),
             advertise: "127.0.0.1:6443".into(),
+            authorizer: Arc::default(),
             openapi: Arc::default(),
         }
     }

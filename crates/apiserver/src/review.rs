@@ -1,14 +1,15 @@
 //! Reviews: questions about users and their rights, answered at once and never stored.
 
 use coracle_api::apply::{UpdateOptions, track_update};
-use coracle_api::{Gvk, Status, UserInfo};
+use coracle_api::{Cause, Gvk, Status, UserInfo};
 use serde_json::{Value, json};
 
 use crate::answer::value_response;
-use crate::authorize::{self, Attributes};
+use crate::authorize::{Access, Attributes, ResourceAttributes};
 use crate::callout::{Asked, Callout, Purpose};
 use crate::context::Step;
 use crate::decode;
+use crate::error::{invalid_cause, required_cause};
 use crate::request::negotiate::negotiate;
 use crate::request::options::WriteOptions;
 use crate::request::{ResourcePath, Verb};
@@ -66,24 +67,27 @@ fn review(run: &mut Run<'_>, path: &ResourcePath, gvk: Gvk) -> Result<Step, Stat
         return Ok(Step::Call(Callout::CheckToken { token }, Box::new(asked)));
     }
     let user = &run.request.user;
+    let authority = Access::of(run.options, run.view);
     value["status"] = match &*gvk.kind {
         "SelfSubjectReview" => {
             value["metadata"]["creationTimestamp"] = run.now.wall.rfc3339().into();
             json!({ "userInfo": user_info(user) })
         }
-        "SelfSubjectRulesReview" => rules(user),
-        "SelfSubjectAccessReview" => access(user, &value["spec"]),
+        "SelfSubjectRulesReview" => rules(authority, user, &value["spec"])?,
         kind => {
-            let subject = subject(&value["spec"]);
-            if subject.name.is_empty() && subject.groups.is_empty() {
-                let why = "at least one of user or group must be specified";
-                let cause = crate::error::required_cause("spec.user", why);
-                return Err(Status::invalid("authorization.k8s.io", kind, "", vec![cause]));
+            let own = kind == "SelfSubjectAccessReview";
+            let causes = wrong(&value["spec"], own);
+            if !causes.is_empty() {
+                return Err(Status::invalid("authorization.k8s.io", kind, "", causes));
             }
             if kind == "LocalSubjectAccessReview" {
                 check_namespace(path, &value)?;
             }
-            access(&subject, &value["spec"])
+            if own {
+                access(authority, user, &value["spec"])
+            } else {
+                access(authority, &subject(&value["spec"]), &value["spec"])
+            }
         }
     };
     Ok(Step::Respond(value_response(encoding, 201, &value)))
@@ -113,49 +117,95 @@ pub(crate) fn user_info(user: &UserInfo) -> Value {
 
 fn subject(spec: &Value) -> UserInfo {
     let text = |name: &str| spec[name].as_str().unwrap_or_default().to_owned();
-    let groups = spec["groups"].as_array().into_iter().flatten().filter_map(|group| group.as_str().map(str::to_owned));
-    UserInfo { name: text("user"), uid: text("uid"), groups: groups.collect(), ..UserInfo::default() }
+    let texts =
+        |list: &Value| list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let extra = spec["extra"].as_object().into_iter().flatten();
+    UserInfo {
+        name: text("user"),
+        uid: text("uid"),
+        groups: texts(&spec["groups"]),
+        extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect(),
+    }
+}
+
+/// What is wrong with the spec of an access review.
+fn wrong(spec: &Value, own: bool) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let (of_resource, of_path) = (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
+    if of_resource && of_path {
+        let why = "cannot be specified in combination with resourceAttributes";
+        causes.push(invalid_cause("spec.nonResourceAttributes", &spec["nonResourceAttributes"], why));
+    }
+    if !of_resource && !of_path {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        causes.push(invalid_cause("spec.resourceAttributes", &Value::Null, why));
+    }
+    let someone = spec["user"].as_str().is_some_and(|user| !user.is_empty())
+        || spec["groups"].as_array().is_some_and(|groups| !groups.is_empty());
+    if !own && !someone {
+        causes.push(required_cause("spec.user", "at least one of user or group must be specified"));
+    }
+    causes
 }
 
 /// Whether the user may do what the spec describes.
-fn access(user: &UserInfo, spec: &Value) -> Value {
-    let of = |at: &'static str, name: &str| spec[at][name].as_str().unwrap_or_default().to_owned();
-    let allowed = if spec["nonResourceAttributes"].is_object() {
-        let (verb, path) = (of("nonResourceAttributes", "verb"), of("nonResourceAttributes", "path"));
-        authorize::allowed(user, Attributes::Path { verb: &verb, path: &path })
+fn access(authority: Access<'_>, user: &UserInfo, spec: &Value) -> Value {
+    let of = |at: &Value, name: &str| at[name].as_str().unwrap_or_default().to_owned();
+    let decision = if spec["nonResourceAttributes"].is_object() {
+        let at = &spec["nonResourceAttributes"];
+        let (verb, path) = (of(at, "verb"), of(at, "path"));
+        authority.decide(user, &Attributes::Path { verb: &verb, path: &path })
     } else {
-        let at = "resourceAttributes";
+        let at = &spec["resourceAttributes"];
         let (verb, group, resource) = (of(at, "verb"), of(at, "group"), of(at, "resource"));
         let (subresource, namespace, name) = (of(at, "subresource"), of(at, "namespace"), of(at, "name"));
-        authorize::allowed(
-            user,
-            Attributes::Resource {
-                verb: &verb,
-                group: &group,
-                resource: &resource,
-                subresource: &subresource,
-                namespace: &namespace,
-                name: &name,
-            },
-        )
+        let attributes = ResourceAttributes {
+            verb: &verb,
+            group: &group,
+            resource: &resource,
+            subresource: &subresource,
+            namespace: &namespace,
+            name: &name,
+            node_name: selected_node(&at["fieldSelector"]),
+        };
+        authority.decide(user, &Attributes::Resource(attributes))
     };
-    json!({ "allowed": allowed })
+    let mut status = json!({ "allowed": decision.allowed });
+    if !decision.reason.is_empty() {
+        status["reason"] = decision.reason.into();
+    }
+    status
 }
 
-fn rules(user: &UserInfo) -> Value {
-    let (resources, paths) = if authorize::may_do_everything(user) {
-        (
-            json!([{ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }]),
-            json!([{ "verbs": ["*"], "nonResourceURLs": ["*"] }]),
-        )
-    } else {
-        let known = user.groups.iter().any(|group| group == "system:authenticated");
-        let own = json!([
-            { "verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"] },
-            { "verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"] },
-        ]);
-        let paths = json!([{ "verbs": ["get"], "nonResourceURLs": authorize::readable_paths(user) }]);
-        (if known { own } else { json!([]) }, paths)
-    };
-    json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": false })
+/// The `spec.nodeName` that a review's field selector asks for.
+fn selected_node(selector: &Value) -> &str {
+    let requirements = selector["requirements"].as_array().into_iter().flatten();
+    let mut of_node = requirements.filter(|one| one["key"] == "spec.nodeName" && one["operator"] == "In");
+    match of_node.next().and_then(|one| one["values"].as_array()).map(Vec::as_slice) {
+        Some([one]) => one.as_str().unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// What the user may do in a namespace, as rules.
+fn rules(authority: Access<'_>, user: &UserInfo, spec: &Value) -> Result<Value, Status> {
+    let namespace = spec["namespace"].as_str().unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let (rules, errors) = authority.rules_for(user, namespace);
+    let (mut resources, mut paths) = (Vec::new(), Vec::new());
+    for rule in rules {
+        let value = rule.to_value();
+        if !rule.resources.is_empty() {
+            resources.push(value);
+        } else if !rule.non_resource_urls.is_empty() {
+            paths.push(value);
+        }
+    }
+    let mut status = json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": !errors.is_empty() });
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join(", ").into();
+    }
+    Ok(status)
 }

@@ -1,11 +1,11 @@
 //! From a request to who answers it: authorization, then the resource and its verb, or a path that is no resource.
 
-use coracle_api::{ObjectKey, Registry, Request, Resource, Response, Status};
+use coracle_api::{FieldSelector, ObjectKey, Registry, Request, Resource, Response, Status};
 use coracle_base::{Now, Rng};
 use coracle_store::View;
 
 use crate::answer::Presenter;
-use crate::authorize::{self, Attributes};
+use crate::authorize::{Access, Attributes, ResourceAttributes};
 use crate::context::{Context, Proposal, Step};
 use crate::request::negotiate::{Encoding, negotiate};
 use crate::request::path::{self, ResourcePath, Target};
@@ -74,7 +74,8 @@ pub(crate) fn run(run: &mut Run<'_>) -> Result<(Step, Option<Routed>), Status> {
     match path::parse(&run.request.path) {
         Target::Path => {
             let (verb, path) = (method_word(run.request.method), run.request.path.as_str());
-            authorize::check(&run.request.user, Attributes::Path { verb, path })?;
+            let access = Access::of(run.options, run.view);
+            access.check(&run.request.user, &Attributes::Path { verb, path })?;
             Ok((Step::Respond(without_resource(run)?), None))
         }
         Target::Resource(path) => resource(run, path),
@@ -96,15 +97,7 @@ fn without_resource(run: &Run<'_>) -> Result<Response, Status> {
 
 fn resource(run: &mut Run<'_>, path: ResourcePath) -> Result<(Step, Option<Routed>), Status> {
     let Some(verb) = Verb::of(run.request, &path) else { return Err(Status::method_not_allowed()) };
-    let attributes = Attributes::Resource {
-        verb: verb.as_str(),
-        group: &path.group,
-        resource: &path.resource,
-        subresource: &path.subresource,
-        namespace: path.scope(),
-        name: &path.name,
-    };
-    authorize::check(&run.request.user, attributes)?;
+    authorize(run, &path, verb)?;
     if let Some(answer) = review::answer(run, &path, verb) {
         return Ok((answer?, None));
     }
@@ -135,6 +128,36 @@ fn resource(run: &mut Run<'_>, path: ResourcePath) -> Result<(Step, Option<Route
         subresource::run(&mut context, verb)?
     };
     Ok((step, Some(routed)))
+}
+
+/// Whether the user may do that. A selector of one name asks for that object, as `watch` of one does.
+fn authorize(run: &Run<'_>, path: &ResourcePath, verb: Verb) -> Result<(), Status> {
+    let fields = match verb {
+        Verb::List | Verb::Watch => run.request.param("fieldSelector").and_then(|text| FieldSelector::parse(text).ok()),
+        _ => None,
+    };
+    let exact = |field: &str| fields.as_ref().and_then(|fields| fields.exact(field)).unwrap_or_default();
+    let attributes = Attributes::Resource(ResourceAttributes {
+        verb: verb.as_str(),
+        group: &path.group,
+        resource: &path.resource,
+        subresource: &path.subresource,
+        namespace: path.scope(),
+        name: if path.name.is_empty() { exact("metadata.name") } else { &path.name },
+        node_name: exact("spec.nodeName"),
+    });
+    let access = Access::of(run.options, run.view);
+    access.check(&run.request.user, &attributes)?;
+    // A stream into a pod changes it, whichever method opens it: a WebSocket is a GET.
+    match attributes {
+        Attributes::Resource(asked)
+            if verb == Verb::Get && matches!(asked.subresource, "exec" | "attach" | "portforward") =>
+        {
+            let create = ResourceAttributes { verb: "create", ..asked };
+            access.check(&run.request.user, &Attributes::Resource(create))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn on_object(context: &mut Context<'_>, verb: Verb) -> Result<Step, Status> {

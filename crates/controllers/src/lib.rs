@@ -11,6 +11,7 @@ mod object;
 mod pod;
 mod queue;
 
+mod cluster_role_aggregation;
 mod deployment;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
@@ -29,6 +30,7 @@ mod testing;
 
 use coracle_base::Rng;
 
+pub use cluster_role_aggregation::ClusterRoleAggregationController;
 pub use controller::{Action, Context, Controller, Failure, Outcome, Patch, Verb, Watch, Watched};
 pub use coracle_api::events::{EventRecord, EventRecorder, EventType, EventWrite};
 pub use deployment::DeploymentController;
@@ -54,6 +56,7 @@ pub fn all(root_ca: &str, rng: &mut Rng) -> Vec<Box<dyn Controller>> {
         Box::new(NamespaceController),
         Box::new(ServiceAccountController),
         Box::new(RootCaPublisher::new(root_ca)),
+        Box::new(ClusterRoleAggregationController),
         Box::new(NodeLifecycleController::default()),
         Box::new(TaintEvictionController::default()),
         Box::new(PodGarbageCollector::default()),

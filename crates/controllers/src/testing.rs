@@ -16,7 +16,8 @@ use crate::{Action, Context, Controller, Manager, Patch};
 /// Rounds after which a reconciler that still has actions is not going to end.
 const ROUNDS_MAX: usize = 200;
 
-const KINDS: [(&str, GroupResource, Gvk); 10] = [
+const KINDS: [(&str, GroupResource, Gvk); 11] = [
+    ("clusterrole", r::CLUSTER_ROLES, r::CLUSTER_ROLE),
     ("cm", r::CONFIG_MAPS, r::CONFIG_MAP),
     ("deployment", r::DEPLOYMENTS, r::DEPLOYMENT),
     ("endpoints", r::ENDPOINTS, r::ENDPOINTS_KIND),
@@ -310,7 +311,7 @@ fn gvk(resource: &GroupResource) -> Gvk {
 pub(crate) fn key_of(text: &str) -> ObjectKey {
     let (kind, name) = text.split_once('/').unwrap();
     let (_, resource, _) = KINDS.into_iter().find(|(short, ..)| *short == kind).expect("a kind of the table");
-    if resource == r::NODES || resource == r::NAMESPACES {
+    if [r::CLUSTER_ROLES, r::NODES, r::NAMESPACES].contains(&resource) {
         return ObjectKey::new(resource, "", name);
     }
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));

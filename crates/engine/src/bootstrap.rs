@@ -1,5 +1,7 @@
-//! The objects that every cluster has from its first moment: namespaces, priority classes, runtime classes, and the Service
-//! through which pods find the API server.
+//! The objects that every cluster has from its first moment: namespaces, priority classes, runtime classes, default roles, and
+//! the Service through which pods find the API server.
+
+mod roles;
 
 use coracle_api::resources::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICES};
 use coracle_api::{GroupResource, ObjectKey};
@@ -8,13 +10,11 @@ use coracle_controllers::Action;
 use coracle_store::View;
 use serde_json::{Value, json};
 
-/// Creations for what is missing in the view, in order: what later ones need comes first.
+/// What has to be done for all of it to be there, in order: what later ones need comes first.
 pub(crate) fn missing(view: &View, options: &ServerOptions) -> Vec<Action> {
-    wanted(options)
-        .into_iter()
-        .filter(|(key, _)| view.object(key).is_none())
-        .map(|(key, object)| Action::Create { key, object })
-        .collect()
+    let missing = wanted(options).into_iter().filter(|(key, _)| view.object(key).is_none());
+    let creations = missing.map(|(key, object)| Action::Create { key, object });
+    creations.chain(roles::wanted(view)).collect()
 }
 
 fn wanted(options: &ServerOptions) -> Vec<(ObjectKey, Value)> {

@@ -44,7 +44,7 @@ pub(crate) fn states(timeline: &Timeline) -> String {
     text
 }
 
-/// The Events of an object, in the order of their first time, to the millisecond.
+/// The Events of an object, in the order of their first time, to the millisecond; its uid, which is drawn, is `UID` in them.
 pub(crate) fn events(view: &View, key: &ObjectKey) -> String {
     let mut events: Vec<Value> = view
         .list(&EVENTS, None)
@@ -62,7 +62,11 @@ pub(crate) fn events(view: &View, key: &ObjectKey) -> String {
     for event in &events {
         let word = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
         let count = event["count"].as_u64().unwrap_or(1);
-        line(&mut text, format_args!("{} {} x{count} {}", word("type"), word("reason"), word("message")));
+        let message = match event["involvedObject"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+            Some(uid) => word("message").replace(uid, "UID"),
+            None => word("message"),
+        };
+        line(&mut text, format_args!("{} {} x{count} {message}", word("type"), word("reason")));
     }
     text
 }

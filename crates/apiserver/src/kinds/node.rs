@@ -11,6 +11,7 @@ use super::pod::round_list;
 use super::value::{entries, items, object_mut, present_mut, restore, set, text};
 use super::{descriptions, table};
 use crate::ServerOptions;
+use crate::authorize::node::check_created_node;
 use crate::strategy::{Column, Row, Strategy, StrategyContext};
 use crate::validation::field::{Causes, FieldPath};
 use crate::validation::placement::check_taints;
@@ -77,7 +78,8 @@ impl Strategy for NodeStrategy {
         }
     }
 
-    fn prepare_create(&self, _context: &mut StrategyContext<'_>, object: &mut Value) -> Result<(), Status> {
+    fn prepare_create(&self, context: &mut StrategyContext<'_>, object: &mut Value) -> Result<(), Status> {
+        check_created_node(&context.request.user, text(&object["metadata"], "name"))?;
         let Some(spec) = object_mut(object, "spec") else { return Ok(()) };
         let mut taints = items(spec, "taints").to_vec();
         if !taints.iter().any(|taint| text(taint, "key") == NOT_READY && text(taint, "effect") == "NoSchedule") {

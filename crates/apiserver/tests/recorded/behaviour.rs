@@ -284,6 +284,54 @@ fn an_impersonated_user_has_only_his_own_rights() {
 }
 
 #[test]
+fn nobody_grants_rights_that_he_does_not_have() {
+    const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let mut server = Server::new();
+    let rule = |verbs: &[&str], group: &str, resource: &str| json!({"verbs": verbs, "apiGroups": [group], "resources": [resource]});
+    let role = |name: &str, rules: Value| json!({"metadata": {"name": name}, "rules": rules});
+    let binding = |role: &str, user: &str| {
+        json!({
+            "metadata": {"name": format!("{role}-to-{user}")},
+            "roleRef": {"kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "User", "name": user}],
+        })
+    };
+    let may = json!([rule(&["create", "update"], "rbac.authorization.k8s.io", "*"), rule(&["get"], "", "secrets")]);
+    server.ok(Method::Post, CLUSTER_ROLES, role("writer", may));
+    server.ok(Method::Post, CLUSTER_ROLES, role("all", json!([rule(&["*"], "*", "*")])));
+    server.ok(Method::Post, BINDINGS, binding("writer", "bob"));
+    let mut as_bob = |path: &str, object: Value| {
+        let mut post = request(Method::Post, path).json(object);
+        post.headers.push(("impersonate-user".into(), "bob".into()));
+        let response = server.response(post);
+        response.failure().map_or_else(|| response.status.to_string(), |status| status.message)
+    };
+    assert_eq!(as_bob(ROLES, role("held", json!([rule(&["get"], "", "secrets")]))), "201");
+    assert_eq!(
+        as_bob(ROLES, role("r", json!([rule(&["get"], "", "pods")]))),
+        "roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"bob\" (groups=[\"system:authenticated\"]) is attempting to \
+         grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"get\"]}"
+    );
+    assert_eq!(as_bob(BINDINGS, binding("writer", "ann")), "201");
+    assert_eq!(
+        as_bob(BINDINGS, binding("all", "bob")),
+        "clusterrolebindings.rbac.authorization.k8s.io \"all-to-bob\" is forbidden: user \"bob\" \
+         (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n\
+         {APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}"
+    );
+    assert_eq!(as_bob(BINDINGS, binding("none", "bob")), "clusterroles.rbac.authorization.k8s.io \"none\" not found");
+    let mut sum = role("sum", json!([]));
+    sum["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]});
+    assert_eq!(
+        as_bob(CLUSTER_ROLES, sum),
+        "clusterroles.rbac.authorization.k8s.io \"sum\" is forbidden: must have cluster-admin privileges to use the \
+         aggregationRule"
+    );
+}
+
+#[test]
 fn a_revision_that_is_not_there_yet_is_waited_for_and_then_refused() {
     let mut server = Server::new();
     let later = server.view().revision().0 + 1;

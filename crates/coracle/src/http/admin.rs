@@ -1,14 +1,16 @@
-//! Coracle's own routes beside Kubernetes': metrics, the images of the node, and certificates of users. They are for `system:masters` only.
+//! Coracle's own routes beside Kubernetes': metrics, the images of the node, certificates of users. Who may use them the roles say:
+//! by default `system:masters` all of them, and `system:monitoring` the metrics.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use coracle_api::{Reason, Status, UserInfo};
+use coracle_api::{Request, Status, UserInfo};
+use coracle_apiserver::rbac::check_path;
 use http::request::Parts;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
-use super::{body, query, read_body};
+use super::{body, method, passed_headers, query, read_body};
 use crate::images::IMAGE_BYTES_MAX;
 use crate::process::Process;
 
@@ -26,11 +28,9 @@ pub(super) async fn serve(
     user: &UserInfo,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    if !user.groups.iter().any(|group| group == "system:masters") {
-        let verb = parts.method.as_str().to_lowercase();
-        let message = format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name);
-        return Err(Status::failure(403, Some(Reason::Forbidden), message));
-    }
+    let mut request = Request::new(method(&parts.method)?, path, user.clone());
+    request.headers = passed_headers(&parts.headers);
+    check_path(&process.options, &process.view(), &request)?;
     match (path, &parts.method) {
         ("/metrics", &Method::GET) => {
             let text = process.metrics.text(process.view().revision().0);
