@@ -175,6 +175,11 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
+    /// Everything that is left, unread.
+    pub fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// A format version, which must be this one.
     pub fn version(&mut self, known: u8) -> Result<(), Damage> {
         let version = self.byte()?;

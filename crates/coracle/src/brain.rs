@@ -153,10 +153,10 @@ impl Brain {
 
     /// The new view, before anybody is told that his write is in it.
     ///
-    /// After a start the log is applied as far as it is known to be committed, and the rest only once this member leads: before that
-    /// a view may lack writes that were acknowledged, and nobody sees it.
+    /// After a start the log is applied as far as it is known to be committed, and the rest only once a leader was heard of: before
+    /// that a view may lack writes that were acknowledged, and nobody sees it.
     fn publish(&self) {
-        if !self.plane.is_leading() {
+        if !self.plane.is_current() {
             return;
         }
         let view = self.plane.view();
@@ -197,6 +197,8 @@ impl Brain {
             Output::Send { to, message, .. } => {
                 tracing::error!(?to, ?message, "a message for another member, and there is none");
             }
+            Output::Leader(leader) => tracing::info!(?leader, "another leader"),
+            Output::Membership(membership) => tracing::info!(?membership, "the members changed"),
             other => tracing::error!(?other, "an output that this driver does not know"),
         }
         None

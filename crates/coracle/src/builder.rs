@@ -207,6 +207,7 @@ impl ClusterBuilder {
         let mut rng = Rng::seeded(self.seed.map_or_else(random_seed, Ok)?);
         let plane_options = ControlPlaneOptions {
             raft: Config::single(MemberId(1)),
+            autopilot: coracle_engine::AutopilotOptions::default(),
             server: Arc::clone(&options),
             store: StoreOptions::default(),
             controllers: coracle_engine::default_controllers,

@@ -135,7 +135,7 @@ impl Process {
             Ok(Ok(Settled::Applied(outcome))) => Ok(outcome),
             Ok(Ok(Settled::NotLeader)) => Err(unavailable("there is no leader; try again")),
             Ok(Err(_)) => Err(stopping()),
-            Err(_) => Err(Status::failure(
+            Ok(Ok(Settled::Unknown)) | Err(_) => Err(Status::failure(
                 504,
                 Some(Reason::Timeout),
                 "Timeout: request did not complete within the allotted timeout",

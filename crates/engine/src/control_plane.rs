@@ -1,26 +1,31 @@
 //! One member's brain: consensus, the state, and (while it leads) the controllers and the scheduler.
 
+mod propose;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::GroupResource;
 use coracle_api::registry::Registry;
+use coracle_api::{GroupResource, Revision};
 use coracle_apiserver::ServerOptions;
 use coracle_base::{Instant, Now, Rng, Timestamp};
 use coracle_controllers::{Controller, Manager};
 use coracle_raft as raft;
-use coracle_store::{Entry, Store, StoreOptions, Transaction, View};
+use coracle_store::{Entry, Store, StoreOptions, View};
 
+use crate::autopilot::{self, Autopilot, AutopilotOptions};
+use crate::forward::{Accepted, Forwards};
 use crate::leader::Leader;
-use crate::{Input, Output, ProposalId, Settled};
+use crate::members::{MEMBERS, MemberRecord, Wants};
+use crate::{Input, Output, PeerMessage, Settled};
 
-/// The most bytes of transactions in one entry, and the most entries of this member that are not committed yet:
-/// what comes meanwhile waits and goes out together.
-const BATCH_BYTES_MAX: usize = 1 << 20;
-const BATCHES_IN_FLIGHT_MAX: usize = 2;
-/// The most proposals that wait; more are told that there is no leader and may try again.
-const PENDING_MAX: usize = 16_384;
+use propose::{Batch, Pending};
+
+/// What sets the number of a start apart from all else that is drawn from its seed.
+const BOOT: u64 = 0xb007;
+/// The read by which a member learns that its view has everything that was acknowledged before it was started.
+const OWN_READ: raft::ReadId = raft::ReadId(u64::MAX);
 /// How large the log behind the last snapshot becomes: a start reads no more than that, and a snapshot is not made for little.
 pub const SNAPSHOT_AFTER_BYTES: usize = 64 << 20;
 
@@ -37,6 +42,8 @@ pub struct ControlPlaneOptions {
     pub controllers: fn(&ServerOptions, &mut Rng) -> Vec<Box<dyn Controller>>,
     /// For everything that is drawn.
     pub seed: u64,
+    /// How patient the leader is with its peers.
+    pub autopilot: AutopilotOptions,
     /// A snapshot is made when the log behind the last one is so many bytes large: [`SNAPSHOT_AFTER_BYTES`] but in tests.
     pub snapshot_after: usize,
 }
@@ -68,9 +75,20 @@ pub struct ControlPlane {
     /// The term of the lead, from the election on; `leader` is there once the term's first entry is applied.
     leading: Option<u64>,
     next_action: u64,
-    pending: VecDeque<(ProposalId, Transaction)>,
-    batches: BTreeMap<raft::ProposalId, (Vec<ProposalId>, Entry)>,
+    /// What waits to be proposed here, or to be forwarded.
+    pending: VecDeque<Pending>,
+    batches: BTreeMap<raft::ProposalId, Batch>,
     next_batch: u64,
+    forwards: Forwards,
+    accepted: Accepted,
+    autopilot: Autopilot,
+    /// When the leader looks at its group again.
+    next_look: Instant,
+    /// Whether the view has everything that was acknowledged before this start, and whether that is being asked for.
+    current: bool,
+    asking: bool,
+    /// The state that another member sent, while the step that installs it is made.
+    coming: Option<Box<Store>>,
     last_time: Timestamp,
     /// The index and term of the last entry that is in the state.
     applied: (u64, u64),
@@ -78,6 +96,8 @@ pub struct ControlPlane {
     saved: u64,
     log_bytes: usize,
     snapshotting: bool,
+    /// A member needs a snapshot that is not there yet.
+    snapshot_wanted: bool,
 }
 
 impl ControlPlane {
@@ -95,6 +115,7 @@ impl ControlPlane {
         let view = store.view();
         let last_time = view.time();
         let raft = raft::Member::new(now, options.raft.clone(), log, rng.fork());
+        let forwards = Forwards::new(Rng::seeded(options.seed ^ BOOT).next_u64());
         Self {
             registry: Registry::builtin(),
             raft,
@@ -107,11 +128,19 @@ impl ControlPlane {
             pending: VecDeque::new(),
             batches: BTreeMap::new(),
             next_batch: 0,
+            forwards,
+            accepted: Accepted::default(),
+            autopilot: Autopilot::default(),
+            next_look: Instant::ZERO,
+            current: false,
+            asking: false,
+            coming: None,
             last_time,
             applied: saved,
             saved: saved.0,
             log_bytes,
             snapshotting: false,
+            snapshot_wanted: false,
             options,
         }
     }
@@ -126,115 +155,195 @@ impl ControlPlane {
         self.leader.is_some()
     }
 
+    /// Whether the view has everything that was acknowledged before this member was started: before that nobody may see it.
+    pub fn is_current(&self) -> bool {
+        self.current
+    }
+
+    /// Who leads, as far as this member knows.
+    pub fn leader(&self) -> Option<raft::MemberId> {
+        self.raft.leader()
+    }
+
+    /// Who is in the group, as far as this member has applied.
+    pub fn membership(&self) -> &raft::Membership {
+        self.raft.membership()
+    }
+
+    /// How this member stands, and its peers while it leads.
+    pub fn status(&self) -> raft::Status {
+        self.raft.status()
+    }
+
     /// When the next step has something to do without any other input.
     pub fn next_wakeup(&self) -> Option<Instant> {
         let leader = self.leader.as_ref().and_then(Leader::next_wakeup);
-        [self.raft.next_wakeup(), leader].into_iter().flatten().min()
+        let look = (self.leader.is_some() && self.has_list()).then_some(self.next_look);
+        [self.raft.next_wakeup(), leader, look].into_iter().flatten().min()
     }
 
     /// One step. It takes under a millisecond and never waits.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
+        self.take(now, input, &mut out);
+        if self.raft.next_wakeup().is_some_and(|due| due <= now.mono) {
+            self.step_raft(now, raft::Input::Tick, &mut out);
+        }
+        if !self.current && !std::mem::replace(&mut self.asking, true) {
+            self.step_raft(now, raft::Input::ReadIndex(OWN_READ), &mut out);
+        }
+        self.propose(now, &mut out);
+        self.lead(now, &mut out);
+        self.look(now, &mut out);
+        self.snapshot(&mut out);
+        out
+    }
+
+    fn take(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Tick => self.step_raft(now, raft::Input::Tick, &mut out),
-            Input::Peer(from, message) => self.step_raft(now, raft::Input::Message(from, message), &mut out),
-            Input::Persisted(id) => self.step_raft(now, raft::Input::Persisted(id), &mut out),
-            Input::Submit(id, transaction) => self.submit(id, transaction, &mut out),
+            Input::Tick => self.step_raft(now, raft::Input::Tick, out),
+            Input::Peer(from, message) => self.hear(now, from, message, out),
+            Input::Unreachable(member) => self.step_raft(now, raft::Input::Unreachable(member), out),
+            Input::SnapshotReceived { from, message, store } => {
+                self.coming = Some(store);
+                self.step_raft(now, raft::Input::Snapshot(from, message), out);
+                // Too late for it, or for another term: the state is not needed.
+                self.coming = None;
+            }
+            Input::SnapshotSent(to, complete) => self.step_raft(now, raft::Input::SnapshotSent(to, complete), out),
+            Input::Persisted(id) => self.step_raft(now, raft::Input::Persisted(id), out),
+            Input::Submit(id, transaction) => self.submit(now, id, transaction, out),
+            Input::Read(id) => self.step_raft(now, raft::Input::ReadIndex(id), out),
             Input::Answered(id, response) => {
                 if let Some(leader) = &mut self.leader {
                     leader.answered(id, &response, now);
                 }
             }
-            Input::Heartbeat(node) => {
-                if let Some(leader) = &mut self.leader {
-                    leader.heartbeat(&node, now);
-                }
-            }
+            Input::Heartbeat(node) => self.heartbeats(now, vec![node], out),
             Input::ClockJumped => {
                 if let Some(leader) = &mut self.leader {
                     leader.clock_jumped(&self.view, now);
                 }
+                self.step_raft(now, raft::Input::GiveUpLead, out);
             }
+            Input::TransferLead(to) => match self.raft.leader() {
+                Some(leader) if leader != self.options.raft.id => {
+                    out.push(Output::Send { to: leader, message: PeerMessage::TransferLead(to), after: None });
+                }
+                _ => self.step_raft(now, raft::Input::TransferLead(to), out),
+            },
             Input::SnapshotSaved { index, term } => {
                 self.snapshotting = false;
-                self.saved = index;
-                self.step_raft(now, raft::Input::SnapshotSaved { index, term }, &mut out);
+                self.saved = self.saved.max(index);
+                self.step_raft(now, raft::Input::SnapshotSaved { index, term }, out);
             }
-        }
-        if self.raft.next_wakeup().is_some_and(|due| due <= now.mono) {
-            self.step_raft(now, raft::Input::Tick, &mut out);
-        }
-        self.propose(now, &mut out);
-        self.lead(now, &mut out);
-        self.snapshot(&mut out);
-        out
-    }
-
-    fn submit(&mut self, id: ProposalId, transaction: Transaction, out: &mut Vec<Output>) {
-        if self.leading.is_none() || self.pending.len() >= PENDING_MAX {
-            out.push(Output::Settled(id, Settled::NotLeader));
-        } else {
-            self.pending.push_back((id, transaction));
         }
     }
 
-    /// Puts what waits into one entry: while a batch is being made durable the next one fills.
-    fn propose(&mut self, now: Now, out: &mut Vec<Output>) {
-        while !self.pending.is_empty() && self.batches.len() < BATCHES_IN_FLIGHT_MAX {
-            let mut entry = Entry::at(now.wall.max(self.last_time));
-            let (mut ids, mut bytes) = (Vec::new(), 0);
-            while let Some((_, transaction)) = self.pending.front() {
-                let size = transaction.size();
-                if !ids.is_empty() && bytes + size > BATCH_BYTES_MAX {
-                    break;
+    /// A message of another member.
+    fn hear(&mut self, now: Now, from: raft::MemberId, message: PeerMessage, out: &mut Vec<Output>) {
+        match message {
+            PeerMessage::Raft(message) => {
+                if self.membership().place(from) == raft::Place::Outside
+                    && MemberRecord::find(&self.view, from).is_some_and(|record| record.wants == Wants::Removed)
+                {
+                    return out.push(Output::Send { to: from, message: PeerMessage::Removed, after: None });
                 }
-                bytes += size;
-                if let Some((id, transaction)) = self.pending.pop_front() {
-                    ids.push(id);
-                    entry.transactions.push(transaction);
+                self.step_raft(now, raft::Input::Message(from, message), out);
+            }
+            PeerMessage::Forward { term, boot, transactions } => {
+                self.forwarded(now, (from, boot), term, transactions, out);
+            }
+            PeerMessage::Forwarded { boot, term, index, positions } => {
+                self.forwards.placed(boot, term, index, positions);
+            }
+            PeerMessage::Declined { boot, numbers } => self.forwards.declined(boot, numbers),
+            PeerMessage::Heartbeat { nodes } => {
+                // Only to who leads: a message that went astray is not passed on for ever.
+                if self.leader.is_some() {
+                    self.heartbeats(now, nodes, out);
                 }
             }
-            let id = raft::ProposalId(self.next_batch);
-            self.next_batch += 1;
-            let encoded = entry.encode();
-            self.batches.insert(id, (ids, entry));
-            self.step_raft(now, raft::Input::Propose(id, encoded), out);
+            PeerMessage::TransferLead(to) => self.step_raft(now, raft::Input::TransferLead(to), out),
+            PeerMessage::Removed => out.push(Output::Removed),
+        }
+    }
+
+    fn heartbeats(&mut self, now: Now, nodes: Vec<String>, out: &mut Vec<Output>) {
+        if let Some(leader) = &mut self.leader {
+            for node in &nodes {
+                leader.heartbeat(node, now);
+            }
+        } else if let Some(to) = self.raft.leader().filter(|leader| *leader != self.options.raft.id) {
+            out.push(Output::Send { to, message: PeerMessage::Heartbeat { nodes }, after: None });
         }
     }
 
     fn step_raft(&mut self, now: Now, input: raft::Input, out: &mut Vec<Output>) {
         for output in self.raft.step(now, input) {
-            match output {
-                raft::Output::Persist(id, batch) => {
-                    self.log_bytes += batch.size();
-                    out.push(Output::Persist(id, batch));
-                }
-                raft::Output::Send { to, message, after } => out.push(Output::Send { to, message, after }),
-                raft::Output::Apply { term, index, proposal, data } => {
-                    self.apply(now, (term, index), proposal, &data, out);
-                }
-                raft::Output::Dropped(id) => self.dropped(id, out),
-                raft::Output::Leading(term) => self.leading = Some(term),
-                raft::Output::Following => self.follow(out),
-                raft::Output::Membership { term, index, .. } => self.applied = (index, term),
-                // This member is alone: it needs no leader's name, its view is the newest there is, and nobody sends it a state.
-                _ => {}
+            self.take_raft(now, output, out);
+        }
+    }
+
+    fn take_raft(&mut self, now: Now, output: raft::Output, out: &mut Vec<Output>) {
+        match output {
+            raft::Output::Persist(id, batch) => {
+                self.log_bytes += batch.size();
+                out.push(Output::Persist(id, batch));
             }
+            raft::Output::Send { to, message, after } => {
+                out.push(Output::Send { to, message: PeerMessage::Raft(message), after });
+            }
+            raft::Output::SendSnapshot { to, message, mark } => out.push(Output::SendSnapshot { to, message, mark }),
+            raft::Output::SnapshotWanted => self.snapshot_wanted = true,
+            raft::Output::Install { mark, membership } => self.install(mark, membership, out),
+            raft::Output::Appended { proposal, term, index } => self.appended(proposal, term, index, out),
+            raft::Output::Apply { term, index, proposal, data } => self.apply(now, (term, index), proposal, &data, out),
+            raft::Output::Membership { term, index, membership, .. } => {
+                self.applied = (index, term);
+                self.forwards.applied(index, term, &[]);
+                self.next_look = now.mono;
+                out.push(Output::Membership(membership));
+            }
+            raft::Output::Dropped(id) => self.dropped(id, &Settled::NotLeader, out),
+            raft::Output::Unknown(id) => self.dropped(id, &Settled::Unknown, out),
+            raft::Output::Refused(_, why) => tracing::warn!(%why, "the members are not changed"),
+            raft::Output::Leading(term) => {
+                self.leading = Some(term);
+                self.accepted.begin(term);
+            }
+            raft::Output::Following => self.follow(out),
+            raft::Output::Leader(leader) => out.push(Output::Leader(leader)),
+            raft::Output::Readable(OWN_READ) => self.current = true,
+            raft::Output::Unreadable(OWN_READ) => self.asking = false,
+            raft::Output::Readable(id) => out.push(Output::Readable(id)),
+            raft::Output::Unreadable(id) => out.push(Output::Unreadable(id)),
+            other => unreachable!("consensus wants something new: {other:?}"),
         }
     }
 
     /// Another member leads, or nobody: what waits here can be tried again elsewhere, and the lead's own machinery is lost.
     fn follow(&mut self, out: &mut Vec<Output>) {
         self.leading = None;
+        self.autopilot = Autopilot::default();
         if let Some(leader) = self.leader.take() {
             self.next_action = leader.next_action();
         }
-        out.extend(self.pending.drain(..).map(|(id, _)| Output::Settled(id, Settled::NotLeader)));
+        self.give_back(out);
     }
 
-    fn dropped(&mut self, id: raft::ProposalId, out: &mut Vec<Output>) {
-        let ids = self.batches.remove(&id).map(|(ids, _)| ids).unwrap_or_default();
-        out.extend(ids.into_iter().map(|id| Output::Settled(id, Settled::NotLeader)));
+    /// The state of another member takes the place of this one's.
+    fn install(&mut self, mark: raft::SnapshotMark, membership: raft::Membership, out: &mut Vec<Output>) {
+        let store = self.coming.take().expect("a snapshot is installed in the step that brings its state");
+        self.store = *store;
+        self.view = self.store.view();
+        self.last_time = self.view.time();
+        self.applied = (mark.index, mark.term);
+        self.saved = mark.index;
+        self.log_bytes = 0;
+        self.forwards.installed(mark.index);
+        out.push(Output::Installed(mark));
+        out.push(Output::Membership(membership));
     }
 
     fn apply(
@@ -247,10 +356,11 @@ impl ControlPlane {
     ) {
         self.applied = (index, term);
         if data.is_empty() {
+            self.forwards.applied(index, term, &[]);
             return self.first_of_term(now, term);
         }
-        let (ids, entry) = match proposal.and_then(|id| self.batches.remove(&id)) {
-            Some(own) => own,
+        let (origins, entry) = match proposal.and_then(|id| self.batches.remove(&id)) {
+            Some(own) => (own.origins, own.entry),
             // A committed entry that cannot be read would split the members: stop here rather than go on without it.
             None => (Vec::new(), Entry::decode(data).expect("a committed entry is readable")),
         };
@@ -258,7 +368,9 @@ impl ControlPlane {
         self.last_time = entry.time;
         let results = self.store.apply(term, &entry);
         self.view = self.store.view();
-        out.extend(ids.into_iter().zip(results).map(|(id, result)| Output::Settled(id, Settled::Applied(result))));
+        self.forwards.applied(index, term, &results);
+        let own = origins.into_iter().zip(results).filter_map(|(origin, result)| Some((origin.own()?, result)));
+        out.extend(own.map(|(id, result)| Output::Settled(id, Settled::Applied(result))));
         self.observe(&before);
     }
 
@@ -296,13 +408,39 @@ impl ControlPlane {
         out.extend(requests.into_iter().map(|(id, request)| Output::Prepare { id, term, request }));
     }
 
+    /// Whether there is a list of members that the group is to follow.
+    fn has_list(&self) -> bool {
+        self.view.last_change(&MEMBERS) > Revision(0)
+    }
+
+    /// Brings the group to what the list of members asks for, a step at a time.
+    fn look(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.leader.is_none() || now.mono < self.next_look || !self.has_list() {
+            return;
+        }
+        self.next_look = now.mono + autopilot::LOOK_EVERY;
+        let (records, status) = (MemberRecord::all(&self.view), self.raft.status());
+        match self.autopilot.look(now.mono, &self.options.autopilot, &records, &status) {
+            None => {}
+            Some(autopilot::Step::TransferLead(to)) => self.step_raft(now, raft::Input::TransferLead(to), out),
+            Some(autopilot::Step::Change(change)) => {
+                tracing::info!(?change, "the members change");
+                let id = raft::ProposalId(self.next_batch);
+                self.next_batch += 1;
+                self.step_raft(now, raft::Input::ChangeMembership(id, change), out);
+            }
+        }
+    }
+
     fn snapshot(&mut self, out: &mut Vec<Output>) {
         // A log that was large at the start is not applied yet: what is saved then is the snapshot that it came with.
         let nothing_new = self.applied.0 <= self.saved;
-        if self.log_bytes < self.options.snapshot_after || self.snapshotting || nothing_new {
+        let due = self.log_bytes >= self.options.snapshot_after || self.snapshot_wanted;
+        if !due || self.snapshotting || nothing_new {
             return;
         }
         self.log_bytes = 0;
+        self.snapshot_wanted = false;
         self.snapshotting = true;
         let (index, term) = self.applied;
         out.push(Output::SaveSnapshot { index, term, view: self.view.clone() });

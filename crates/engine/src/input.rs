@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use coracle_api::Response;
+use coracle_api::{Request, Response};
 use coracle_base::Now;
-use coracle_raft::{MemberId, Message, PersistId};
-use coracle_store::Transaction;
+use coracle_raft::{MemberId, Message, PersistId, ReadId};
+use coracle_store::{Store, Transaction};
 
-use crate::ActionId;
+use crate::{ActionId, PeerMessage};
 
 /// Which proposal an outcome belongs to; chosen by the driver, never used twice in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,14 @@ pub fn clock_jumped(before: Now, now: Now) -> bool {
     now.wall.saturating_since(expected).max(expected.saturating_since(now.wall)) > CLOCK_DRIFT_MAX
 }
 
+/// Whether a request must see everything that was acknowledged before it ([`Input::Read`]): all but reads that say how old a state
+/// they are content with, by a `resourceVersion`. A member that is alone is always up to date.
+pub fn needs_read(request: &Request) -> bool {
+    let reads = matches!(request.method, coracle_api::Method::Get | coracle_api::Method::Head);
+    let version = request.query.iter().find(|(name, _)| name == "resourceVersion").map_or("", |(_, value)| value);
+    !reads || version.is_empty()
+}
+
 /// An input of [`crate::ControlPlane::step`].
 #[derive(Debug)]
 #[non_exhaustive]
@@ -31,14 +39,32 @@ pub enum Input {
     /// Nothing but that time has passed.
     Tick,
     /// A message of another member.
-    Peer(MemberId, Message),
+    Peer(MemberId, PeerMessage),
+    /// What was sent to a member lately may be lost.
+    Unreachable(MemberId),
+    /// The state that another member sent with [`crate::Output::SendSnapshot`] is here, complete, durable and read.
+    SnapshotReceived {
+        /// Who sent it.
+        from: MemberId,
+        /// What stands for it.
+        message: Message,
+        /// The state.
+        store: Box<Store>,
+    },
+    /// A state is complete on another member, or did not get there.
+    SnapshotSent(MemberId, bool),
+    /// A request is to see everything that was acknowledged before it was made: see [`needs_read`]. The driver chooses the id, below
+    /// the highest that there is.
+    Read(ReadId),
+    /// This member, whether it leads or not, asks that another one leads.
+    TransferLead(MemberId),
     /// Everything up to this batch is durable.
     Persisted(PersistId),
-    /// A transaction that a request machine prepared.
+    /// A transaction that a request machine prepared. A member that does not lead forwards it.
     Submit(ProposalId, Transaction),
     /// The answer to a request that [`crate::Output::Prepare`] asked for.
     Answered(ActionId, Response),
-    /// A node's agent is alive.
+    /// A node's agent is alive; a member that does not lead tells the leader.
     Heartbeat(String),
     /// The monotonic and the wall clock drifted apart by more than [`crate::CLOCK_DRIFT_MAX`] since the last step: the machine
     /// slept, or its clock was set. Nothing counts as missed for that time.

@@ -4,15 +4,22 @@
 //! `controllers`, `scheduler` and `node`. It reads no clock and does no IO: a driver (or a simulator) does things.
 
 mod action;
+mod autopilot;
 mod bootstrap;
 mod control_plane;
+mod forward;
 mod input;
 mod leader;
+mod members;
 mod node_feed;
 mod output;
+mod peer;
 
 pub use action::ActionId;
+pub use autopilot::AutopilotOptions;
 pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, SNAPSHOT_AFTER_BYTES, default_controllers};
-pub use input::{CLOCK_DRIFT_MAX, Input, ProposalId, clock_jumped};
+pub use input::{CLOCK_DRIFT_MAX, Input, ProposalId, clock_jumped, needs_read};
+pub use members::{MEMBERS, MEMBERS_MAX, MemberRecord, Wants};
 pub use node_feed::NodeFeed;
 pub use output::{Output, Settled};
+pub use peer::{PEER_MESSAGE_BYTES_MAX, PeerMessage};

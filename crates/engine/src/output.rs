@@ -1,18 +1,21 @@
 //! What a control plane asks of its driver.
 
 use coracle_api::Request;
-use coracle_raft::{MemberId, Message, PersistId, WalBatch};
+use coracle_raft::{MemberId, Membership, Message, PersistId, ReadId, SnapshotMark, WalBatch};
 use coracle_store::{Applied, Refused, View};
 
-use crate::{ActionId, ProposalId};
+use crate::{ActionId, PeerMessage, ProposalId};
 
 /// What became of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// It was applied, or refused when it was.
     Applied(Result<Applied, Refused>),
-    /// This member does not lead, or lost its lead before the proposal was applied; nothing was done in this term.
+    /// Nobody leads, or the lead was lost before the proposal was applied: nothing was done, and nothing will be. It can be tried
+    /// again.
     NotLeader,
+    /// Whether it was applied cannot be told: the leader was gone before it said so, or this member was too late.
+    Unknown,
 }
 
 /// An output of [`crate::ControlPlane::step`].
@@ -26,10 +29,32 @@ pub enum Output {
         /// To whom.
         to: MemberId,
         /// What.
-        message: Message,
+        message: PeerMessage,
         /// What must be durable first.
         after: Option<PersistId>,
     },
+    /// Move the state of this snapshot, which was saved last, to another member: there `message` comes with it in
+    /// [`crate::Input::SnapshotReceived`]. Then tell [`crate::Input::SnapshotSent`] here, whatever came of it.
+    SendSnapshot {
+        /// To whom.
+        to: MemberId,
+        /// What stands for the snapshot.
+        message: Message,
+        /// Which one.
+        mark: SnapshotMark,
+    },
+    /// The state is now the one that came with [`crate::Input::SnapshotReceived`]. The batch that names it follows.
+    Installed(SnapshotMark),
+    /// This read can be answered from the view: it has everything that was acknowledged before the read was asked for.
+    Readable(ReadId),
+    /// It cannot: no leader was heard of in time, or too many wait. The answer is 504.
+    Unreadable(ReadId),
+    /// Who leads has changed, as far as this member knows.
+    Leader(Option<MemberId>),
+    /// Who is in the group has changed.
+    Membership(Membership),
+    /// This member was removed from the cluster: it can stop.
+    Removed,
     /// A proposal's outcome; the view has it already.
     Settled(ProposalId, Settled),
     /// Take this request through the API server, with `term` in every transaction that comes of it, and tell

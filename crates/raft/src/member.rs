@@ -142,6 +142,12 @@ impl Member {
         self.node.raft.term
     }
 
+    /// Who leads, as far as this member knows.
+    pub fn leader(&self) -> Option<MemberId> {
+        let leader = self.node.raft.leader_id;
+        (leader != 0).then_some(MemberId(leader))
+    }
+
     /// Who is in the group, as far as this member has applied.
     pub fn membership(&self) -> &Membership {
         self.memberships.back().map(|(_, membership)| membership).expect("the last is never removed")

@@ -187,6 +187,7 @@ impl World {
     fn plane_options(&self, seed: u64, snapshot_after: usize) -> ControlPlaneOptions {
         ControlPlaneOptions {
             raft: Config::single(MemberId(1)),
+            autopilot: coracle_engine::AutopilotOptions::default(),
             server: Arc::clone(&self.options),
             store: StoreOptions::default(),
             controllers: coracle_engine::default_controllers,

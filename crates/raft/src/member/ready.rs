@@ -157,12 +157,12 @@ impl Member {
         }
     }
 
-    /// Which proposal of this member an entry is; others that were proposed for its index are dropped.
+    /// Which proposal of this member an entry is. Others that were proposed for its index are dropped, and those of an earlier term
+    /// behind it: terms never fall along a log.
     fn settle(&mut self, index: u64, term: u64) -> Option<super::ProposalId> {
         let own = self.proposals.remove(&(index, term));
-        let behind = self.proposals.split_off(&(index + 1, 0));
-        let passed = std::mem::replace(&mut self.proposals, behind);
-        self.out.extend(passed.into_values().map(Output::Dropped));
+        let passed = self.proposals.extract_if(.., |(at, made), _| *at <= index || *made < term);
+        self.out.extend(passed.map(|(_, proposal)| Output::Dropped(proposal)));
         own
     }
 

@@ -111,11 +111,11 @@ impl World {
         let now = self.now;
         let Some(plane) = &mut self.member.plane else { return };
         let outputs = plane.step(now, input);
-        let leading = plane.is_leading();
+        let current = plane.is_current();
         for output in outputs {
             self.carry_out(output);
         }
-        if leading && !std::mem::replace(&mut self.member.serving, true) {
+        if current && !std::mem::replace(&mut self.member.serving, true) {
             self.serve();
         }
     }
@@ -150,6 +150,7 @@ impl World {
                 let resume = match settled {
                     Settled::Applied(outcome) => Resume::Settled(outcome),
                     Settled::NotLeader => Resume::Unsettled(unavailable("there is no leader; try again")),
+                    Settled::Unknown => panic!("a member alone knows what it did"),
                 };
                 self.schedule(Duration::ZERO, Event::Resume { flow, resume });
             }
@@ -163,6 +164,7 @@ impl World {
                 let took = (0..8).map(|_| latency(&mut self.member.rng)).sum();
                 self.schedule(took, Event::Snapshot { boot, index, term, bytes });
             }
+            Output::Leader(_) | Output::Membership(_) => {}
             other => panic!("an output that one member alone has no use for: {other:?}"),
         }
     }
