@@ -1,11 +1,11 @@
 //! Measures a cluster in this process against its targets: `cargo bench -p coracle-benches [-- PART..]`.
 //!
-//! Parts: start, deployment, cpu, writes, lists, scheduling, deletions; all of them without an argument. Times are real, on
+//! Parts: start, deployment, cpu, writes, lists, access, scheduling, deletions; all of them without an argument. Times are real, on
 //! this machine as it is now: the figures of a busy one are worse, the CPU times less so.
 
 use std::process::ExitCode;
 
-use coracle_benches::{Report, client, cpu, deletions, deployment, lists, scheduling, start, writes};
+use coracle_benches::{Report, access, client, cpu, deletions, deployment, lists, scheduling, start, writes};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -39,6 +39,9 @@ fn run(parts: &[String]) -> anyhow::Result<()> {
         }
         if wanted("lists") {
             lists::measure(&mut report).await?;
+        }
+        if wanted("access") {
+            access::measure(&mut report).await?;
         }
         if wanted("scheduling") {
             scheduling::measure(&mut report).await?;

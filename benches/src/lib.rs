@@ -2,6 +2,7 @@
 //!
 //! Each module measures one thing and tells the [`Report`], which prints it with its target. `cluster.rs` runs them.
 
+pub mod access;
 pub mod client;
 pub mod cpu;
 pub mod deletions;

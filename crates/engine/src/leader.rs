@@ -28,6 +28,9 @@ const SERVER: &str = "system:apiserver";
 /// The field managers of what controllers write, and of what the scheduler does, as Kubernetes names them.
 const MANAGER: &str = "kube-controller-manager";
 const SCHEDULER_MANAGER: &str = "kube-scheduler";
+const SERVER_MANAGER: &str = "kube-apiserver";
+/// The one controller whose writes have its own name.
+const ROLE_AGGREGATION: &str = "clusterrole-aggregation-controller";
 
 /// How many requests of the leader are on their way at most: what is decided beyond waits for the next step.
 const ACTIONS_IN_FLIGHT_MAX: usize = 2048;
@@ -300,7 +303,12 @@ impl Leader {
 }
 
 fn manager_of(user: &str) -> &'static str {
-    if user == SCHEDULER { SCHEDULER_MANAGER } else { MANAGER }
+    match user {
+        SCHEDULER => SCHEDULER_MANAGER,
+        SERVER => SERVER_MANAGER,
+        ROLE_AGGREGATION => ROLE_AGGREGATION,
+        _ => MANAGER,
+    }
 }
 
 /// The first actions of the same verb on the same resource: these do not lean on each other.

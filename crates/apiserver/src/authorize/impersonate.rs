@@ -55,6 +55,7 @@ fn asked(request: &Request) -> Result<Option<UserInfo>, Status> {
             }
             _ => {
                 if let Some(extra) = key.strip_prefix("impersonate-extra-") {
+                    let extra = &unescaped(extra);
                     user.extra.entry(extra.to_owned()).or_default().push(value.clone());
                     others.push(format!("{{UserExtra  {value}  {AUTHENTICATION}/v1  {extra}}}"));
                 }
@@ -68,6 +69,24 @@ fn asked(request: &Request) -> Result<Option<UserInfo>, Status> {
         return Ok(None);
     }
     Err(Status::internal(format!("requested [{}] without impersonating a user", others.join(" "))))
+}
+
+/// The key of an extra value: what may not stand in a header's name is percent-encoded; what is encoded wrongly stays as it is.
+fn unescaped(key: &str) -> String {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let [first, behind @ ..] = rest {
+        rest = behind;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digit = |at: usize| behind.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(0), digit(1)) else { return key.to_owned() };
+        bytes.push((high * 16 + low) as u8);
+        rest = &behind[2..];
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
 }
 
 /// The groups that a user is in by being who he is.

@@ -205,7 +205,7 @@ fn to_act_as_somebody_else_takes_the_right_to_each_part_of_him() {
         request.headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         effective_user(Access::of(&cluster.options, &cluster.store.view()), &request)
     };
-    let bob = act(&[("impersonate-user", "bob"), ("impersonate-extra-team", "a")]).unwrap();
+    let bob = act(&[("impersonate-user", "bob"), ("impersonate-extra-te%61m", "a")]).unwrap();
     assert_eq!((bob.name.as_str(), &bob.groups[..]), ("bob", &["system:authenticated".to_owned()][..]));
     assert_eq!(bob.extra["team"], ["a"]);
     let account = act(&[("impersonate-user", "system:serviceaccount:shop:app")]).unwrap();

@@ -332,6 +332,31 @@ fn nobody_grants_rights_that_he_does_not_have() {
 }
 
 #[test]
+fn who_may_read_one_object_may_list_and_watch_it_by_its_name() {
+    const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    let mut server = Server::new();
+    let rule =
+        json!({"verbs": ["list", "watch"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a"]});
+    server.ok(Method::Post, CLUSTER_ROLES, json!({"metadata": {"name": "one"}, "rules": [rule]}));
+    let binding = json!({
+        "metadata": {"name": "one"},
+        "roleRef": {"kind": "ClusterRole", "name": "one"},
+        "subjects": [{"kind": "User", "name": "bob"}],
+    });
+    server.ok(Method::Post, BINDINGS, binding);
+    let mut status = |selector: &str| {
+        let mut list = request(Method::Get, MAPS).query("fieldSelector", selector);
+        list.headers.push(("impersonate-user".into(), "bob".into()));
+        server.response(list).status
+    };
+    assert_eq!(status("metadata.name=a"), 200);
+    assert_eq!(status("metadata.name=b"), 403);
+    assert_eq!(status("metadata.name!=b"), 403);
+    assert_eq!(status(""), 403);
+}
+
+#[test]
 fn a_revision_that_is_not_there_yet_is_waited_for_and_then_refused() {
     let mut server = Server::new();
     let later = server.view().revision().0 + 1;
