@@ -42,6 +42,9 @@ use crate::{Error, ErrorKind, http};
 const START_WAIT: Duration = Duration::from_secs(30);
 /// The wall time at which virtual time begins, the same in every run: 2026-01-01T00:00:00Z.
 const VIRTUAL_START: Timestamp = Timestamp::from_secs(1_767_225_600);
+/// What a node has under virtual time.
+#[cfg(feature = "wasm")]
+const VIRTUAL_CAPACITY: Capacity = Capacity { cpu_millis: 4_000, memory: 8 << 30, pods: 110 };
 
 /// Which clock a cluster goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,9 +56,12 @@ pub enum ClusterClock {
     /// tokio's: everything runs inline on the caller's current_thread runtime, and with a paused clock
     /// (`#[tokio::test(start_paused = true)]`) an hour passes as soon as nothing is left to do in it.
     ///
-    /// Such a cluster is in memory and has no socket, because a disk and a network know no virtual time, and its nodes are
-    /// fake ones, because guests run on threads of their own, which tokio's clock takes for idleness. Its wall clock begins
+    /// Such a cluster is in memory and has no socket, because a disk and a network know no virtual time. Its wall clock begins
     /// at 2026-01-01T00:00:00Z.
+    ///
+    /// With `nodes(1)` it runs WebAssembly pods, too: guests share the caller's runtime, sleep on its clock, and draw from the seed.
+    /// Their instructions take time, ten million a second, so that one that spins can be probed, limited and ended: an hour of
+    /// spinning is simulated in minutes, an hour of anything else in milliseconds.
     Virtual,
 }
 
@@ -87,7 +93,8 @@ pub struct ClusterBuilder {
 
 impl ClusterBuilder {
     /// How many nodes that run pods this process has: 1, or 0 for an API server, controllers and perhaps fake nodes alone.
-    /// The default is 1, and 0 under virtual time, where only fake nodes can be had.
+    /// The default is 1, and 0 under virtual time, whose tests mostly want fake nodes; there a node has four cores and 8 GiB unless
+    /// [`Self::node_capacity`] says otherwise, whatever the machine has.
     #[must_use]
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = Some(nodes);
@@ -285,9 +292,6 @@ impl ClusterBuilder {
                 "a cluster under virtual time needs a current_thread runtime: tokio's clock knows no other",
             );
         }
-        if self.clock == ClusterClock::Virtual && self.nodes.is_some_and(|nodes| nodes > 0) {
-            return invalid("a cluster under virtual time has fake nodes only: guests run on threads, in real time");
-        }
         if self.clock == ClusterClock::Virtual && self.data_dir.is_some() {
             return invalid("a cluster under virtual time is in memory: a disk knows no virtual time");
         }
@@ -350,12 +354,25 @@ impl ClusterBuilder {
         news: &mpsc::UnboundedSender<News>,
         directory: Option<DataDirectory>,
     ) -> Result<Joining, Error> {
+        use coracle_runtime_wasm::Placement;
+
         use crate::node::{Host, Keeper};
 
         let mut config = NodeConfig::new(if self.data_dir.is_some() { hostname() } else { "coracle".into() });
-        config.capacity = self.capacity.unwrap_or_else(machine_capacity);
         config.service_account_tokens = true;
-        describe_machine(&mut config);
+        config.container_runtime_version = format!("wasmtime://{}", coracle_runtime_wasm::WASMTIME_VERSION);
+        let placement = match self.clock {
+            ClusterClock::System => {
+                config.capacity = self.capacity.unwrap_or_else(machine_capacity);
+                describe_machine(&mut config);
+                Placement::Threads
+            }
+            // Nothing of the machine's shows: runs are alike on any.
+            ClusterClock::Virtual => {
+                config.capacity = self.capacity.unwrap_or(VIRTUAL_CAPACITY);
+                Placement::Inline { wall: process.now().wall, seed: process.fork_rng().next_u64() }
+            }
+        };
         register(process, &mut config).await?;
         let host = Arc::new(Host {
             node: config.name.clone(),
@@ -363,7 +380,7 @@ impl ClusterBuilder {
             logs: Arc::clone(&process.logs),
             process: Arc::downgrade(process),
         });
-        let runtime = crate::images::start_wasm(self.data_dir.as_deref(), self.images.clone(), host)?;
+        let runtime = crate::images::start_wasm(self.data_dir.as_deref(), placement, self.images.clone(), host)?;
         process.images.set(Arc::clone(&runtime));
         if let Some(directory) = &self.data_dir {
             process.logs.keep_in(&directory.join("logs"))?;
@@ -488,7 +505,6 @@ fn describe_machine(config: &mut NodeConfig) {
     if let Ok(version) = fs::read_to_string("/proc/sys/kernel/osrelease") {
         config.kernel_version = version.trim().into();
     }
-    config.container_runtime_version = format!("wasmtime://{}", coracle_runtime_wasm::WASMTIME_VERSION);
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     config.machine_id = read("/etc/machine-id");
     config.boot_id = read("/proc/sys/kernel/random/boot_id");

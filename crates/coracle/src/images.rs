@@ -25,7 +25,7 @@ mod wasm {
     use std::sync::{Arc, OnceLock};
 
     use coracle_node::runtime::RuntimeHost;
-    use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
+    use coracle_runtime_wasm::{Placement, WasmOptions, WasmRuntime};
 
     use super::{ImageRecord, Reason, Status, no_store};
     use crate::builder::Image;
@@ -92,11 +92,13 @@ mod wasm {
     /// The runtime of a node that keeps its state in this directory, or nothing.
     pub(crate) fn start(
         directory: Option<&Path>,
+        placement: Placement,
         builtin: Vec<Image>,
         host: Arc<dyn RuntimeHost>,
     ) -> Result<Arc<WasmRuntime>, Error> {
         let mut options = WasmOptions::default();
         options.state_dir = directory.map(|directory| directory.join("wasm"));
+        options.placement = placement;
         if !builtin.is_empty() {
             options.builtin_images = Some(Arc::new(move |name: &str| find(&builtin, name)));
         }

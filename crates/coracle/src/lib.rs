@@ -12,6 +12,28 @@
 //! # }
 //! ```
 //!
+//! Under virtual time the same cluster runs on a test's own runtime, its WebAssembly pods included, and what takes an hour is over
+//! as soon as nothing is left to do in it:
+//!
+//! ```no_run
+//! # #[cfg(feature = "wasm")]
+//! #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! async fn main() -> Result<(), coracle::Error> {
+//!     use std::time::Duration;
+//!
+//!     use coracle::{Cluster, ClusterClock};
+//!
+//!     let trap = br#"(module (func (export "_start") unreachable))"#;
+//!     let cluster = Cluster::builder().clock(ClusterClock::Virtual).nodes(1).image("trap", trap.as_slice()).start().await?;
+//!     cluster.apply("{apiVersion: v1, kind: Pod, metadata: {name: trap}, spec: {containers: [{name: c, image: trap}]}}").await?;
+//!     tokio::time::sleep(Duration::from_mins(6)).await; // it was restarted after 0, 10, 20, 40, 80 and 160 seconds
+//!     cluster.shutdown().await;
+//!     Ok(())
+//! }
+//! # #[cfg(not(feature = "wasm"))]
+//! # fn main() {}
+//! ```
+//!
 //! The crate is the production driver around a pure machine: it has the clock, the sockets, the files and the threads, and
 //! decides nothing about Kubernetes. Features: `wasm` (default) runs pods as WebAssembly; `client` gives a `kube::Client`
 //! that is wired to the cluster in the process.

@@ -137,10 +137,6 @@ async fn what_knows_no_virtual_time_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     for (builder, message) in [
         (
-            virtual_cluster().nodes(1),
-            "a cluster under virtual time has fake nodes only: guests run on threads, in real time",
-        ),
-        (
             virtual_cluster().data_dir(directory.path()),
             "a cluster under virtual time is in memory: a disk knows no virtual time",
         ),
@@ -159,4 +155,150 @@ async fn virtual_time_needs_a_runtime_of_one_thread() {
     let error = virtual_cluster().start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("current_thread"), "{error}");
+}
+
+/// Real modules on the test's own runtime.
+#[cfg(feature = "wasm")]
+mod guests {
+    use super::*;
+
+    const TRAP: &str = r#"(module (func (export "_start") unreachable))"#;
+    const SPIN: &str = r#"(module (func (export "_start") (loop (br 0))))"#;
+    /// Sleeps for an hour, and fails unless the wall clock has gone on by it.
+    const SLEEP: &str = r#"(module
+        (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func $now (result i64)
+            (drop (call $time (i32.const 0) (i64.const 1) (i32.const 256)))
+            (i64.load (i32.const 256)))
+        (func (export "_start") (local $start i64)
+            (local.set $start (call $now))
+            (i32.store (i32.const 16) (i32.const 1))
+            (i64.store (i32.const 24) (i64.const 3600000000000))
+            (if (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)) (then unreachable))
+            (if (i64.lt_u (i64.sub (call $now) (local.get $start)) (i64.const 3600000000000)) (then unreachable))))"#;
+    /// A command: its `run` succeeds.
+    const COMMAND: &str = r#"(component
+        (core module $m (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (component $c
+            (import "import-func-run" (func $f (result (result))))
+            (export "run" (func $f)))
+        (instance $command (instantiate $c (with "import-func-run" (func $run))))
+        (export "wasi:cli/run@0.2.0" (instance $command)))"#;
+
+    async fn cluster() -> Cluster {
+        let images = [("trap", TRAP), ("spin", SPIN), ("sleep", SLEEP), ("command", COMMAND)];
+        let images = images.into_iter().fold(virtual_cluster().nodes(1), |cluster, (name, text)| {
+            cluster.image(format!("example.com/{name}:1"), text.as_bytes())
+        });
+        images.start().await.unwrap()
+    }
+
+    async fn apply(cluster: &Cluster, image: &str, restart: &str, container: Value) {
+        let mut container = container;
+        container["name"] = "main".into();
+        container["image"] = format!("example.com/{image}:1").into();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": image},
+            "spec": {"restartPolicy": restart, "containers": [container]},
+        });
+        cluster.apply(&pod.to_string()).await.unwrap();
+    }
+
+    async fn status(cluster: &Cluster, pod: &str) -> Value {
+        read(cluster, &format!("/api/v1/namespaces/default/pods/{pod}")).await["status"]["containerStatuses"][0].clone()
+    }
+
+    async fn restarts_after(cluster: &Cluster, pod: &str, seconds: u64) -> i64 {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        status(cluster, pod).await["restartCount"].as_i64().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deployment_of_a_module_becomes_available() {
+        let real = Instant::now();
+        let cluster = cluster().await;
+        let started = cluster.now();
+        cluster.apply(&deployment("sleep", 3)).await.unwrap();
+        cluster.wait_for("deployment/sleep", "Available", Duration::from_mins(1)).await.unwrap();
+        assert!(cluster.now().duration_since(started).unwrap() < Duration::from_secs(10));
+        assert_eq!(read(&cluster, "/api/v1/nodes/coracle").await["status"]["capacity"]["cpu"], "4");
+        cluster.shutdown().await;
+        assert!(real.elapsed() < REAL_TIME_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_module_in_a_crash_loop_waits_ten_twenty_and_forty_seconds() {
+        let real = Instant::now();
+        let cluster = cluster().await;
+        apply(&cluster, "trap", "Always", json!({})).await;
+        // It starts at 0, 0, 10, 30, 70, 150 and 310 s.
+        let mut restarts = Vec::new();
+        for seconds in [5, 10, 20, 40, 80, 160] {
+            restarts.push(restarts_after(&cluster, "trap", seconds).await);
+        }
+        assert_eq!(restarts, [1, 2, 3, 4, 5, 6]);
+        let status = status(&cluster, "trap").await;
+        assert_eq!(status["lastState"]["terminated"]["exitCode"], 134, "{status:#}");
+        assert!(real.elapsed() < REAL_TIME_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_sleeps_for_an_hour_of_the_tests_time() {
+        let real = Instant::now();
+        let cluster = cluster().await;
+        let started = cluster.now();
+        apply(&cluster, "sleep", "Never", json!({})).await;
+        cluster.wait_for("pod/sleep", "phase=Succeeded", Duration::from_hours(2)).await.unwrap();
+        let passed = cluster.now().duration_since(started).unwrap();
+        assert!((3600..3610).contains(&passed.as_secs()), "{passed:?}");
+        assert!(real.elapsed() < REAL_TIME_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_spins_takes_time_and_can_be_ended() {
+        let cluster = cluster().await;
+        let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 3});
+        let limits = json!({"limits": {"cpu": "100m"}});
+        apply(&cluster, "spin", "Always", json!({"livenessProbe": probe, "resources": limits})).await;
+        assert_eq!(restarts_after(&cluster, "spin", 2).await, 0);
+        assert_eq!(restarts_after(&cluster, "spin", 3).await, 1);
+        let gone = Request::new(Method::Delete, "/api/v1/namespaces/default/pods/spin", UserInfo::default());
+        assert!(cluster.request(gone).await.is_success());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(pods(&cluster).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn used_up_instructions_end_a_guest_at_their_time() {
+        let cluster = cluster().await;
+        let started = cluster.now();
+        apply(&cluster, "spin", "Never", json!({"resources": {"limits": {"coracle.dev/fuel": "30M"}}})).await;
+        cluster.wait_for("pod/spin", "phase=Failed", Duration::from_mins(1)).await.unwrap();
+        let passed = cluster.now().duration_since(started).unwrap();
+        assert!((3..5).contains(&passed.as_secs()), "{passed:?}");
+        assert_eq!(status(&cluster, "spin").await["state"]["terminated"]["reason"], "FuelExhausted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_component_succeeds() {
+        let cluster = cluster().await;
+        apply(&cluster, "command", "Never", json!({})).await;
+        cluster.wait_for("pod/command", "phase=Succeeded", Duration::from_mins(1)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guests_of_a_cluster_that_is_gone_run_no_more() {
+        let one = cluster().await;
+        apply(&one, "spin", "Always", json!({})).await;
+        one.wait_for("pod/spin", "Ready", Duration::from_mins(1)).await.unwrap();
+        one.shutdown().await;
+        // A guest that spun on would hold this up for minutes.
+        let real = Instant::now();
+        tokio::time::sleep(Duration::from_hours(10)).await;
+        assert!(real.elapsed() < REAL_TIME_MAX);
+    }
 }

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use coracle_node::runtime::{Limits, Usage};
 
+use crate::slices::Slicing;
+use crate::virtual_core::{SLICE_FUEL_MAX, core_time};
+
 use self::bucket::Bucket;
 pub(crate) use self::memory::{InstanceMemory, MemoryAccount, MemoryExceeded, NodeMemory};
 
@@ -35,8 +38,10 @@ pub(crate) struct Account {
     cpu_nanos: AtomicU64,
     cpu: Option<Mutex<Bucket>>,
     pub(crate) memory: Arc<MemoryAccount>,
-    /// Whether instructions are counted.
+    /// Whether the container asks for instructions to be counted.
     pub(crate) metered: bool,
+    /// Whether its time slices are counts of instructions.
+    by_fuel: bool,
     /// Instructions after which an instance's count is brought up to date: a part of a period's, where there is a rate.
     pub(crate) fuel_interval: u64,
     fuel_used: AtomicU64,
@@ -54,8 +59,11 @@ pub(crate) struct FuelExhausted {
 }
 
 impl Account {
-    pub(crate) fn new(limits: &Limits, node: &Arc<NodeMemory>, now: Instant) -> Self {
+    pub(crate) fn new(limits: &Limits, node: &Arc<NodeMemory>, slicing: &Slicing) -> Self {
+        let now = slicing.now();
+        let by_fuel = slicing.is_by_fuel();
         let bucket = |per_second| Mutex::new(Bucket::new(per_second, PERIOD, now));
+        let often = (limits.fuel_per_second.unwrap_or(u64::MAX) / 200).clamp(FUEL_INTERVAL_MIN, FUEL_INTERVAL_MAX);
         // A slice longer than the quota of a period would only make debt.
         let quota_ticks = limits.cpu_millis.map_or(u64::MAX, |millis| millis * PERIOD.as_millis() as u64 / 1_000);
         let longest = quota_ticks.clamp(1, SLICE_TICKS_MAX);
@@ -64,8 +72,8 @@ impl Account {
             cpu: limits.cpu_millis.map(|millis| bucket(millis.max(1).saturating_mul(NANOS_A_MILLI))),
             memory: Arc::new(MemoryAccount::new(limits.memory, Arc::clone(node))),
             metered: limits.fuel.is_some() || limits.fuel_per_second.is_some(),
-            fuel_interval: (limits.fuel_per_second.unwrap_or(u64::MAX) / 200)
-                .clamp(FUEL_INTERVAL_MIN, FUEL_INTERVAL_MAX),
+            by_fuel,
+            fuel_interval: if by_fuel { SLICE_FUEL_MAX } else { often },
             fuel_used: AtomicU64::new(0),
             fuel_total: limits.fuel,
             fuel: limits.fuel_per_second.map(|per_second| bucket(per_second.max(1))),
@@ -88,10 +96,24 @@ impl Account {
         spend(self.cpu.as_ref(), nanos);
     }
 
+    /// Whether its instances have a tank.
+    pub(crate) fn has_tank(&self) -> bool {
+        self.metered || self.by_fuel
+    }
+
+    /// A whole slice of instructions was used: the time that it takes.
+    pub(crate) fn charge_slice(&self) -> Duration {
+        let took = core_time(self.fuel_interval);
+        self.charge_cpu(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        spend(self.fuel.as_ref(), self.fuel_interval);
+        took
+    }
+
     /// Charges instructions; answers how many are left for the instance to take at once.
     pub(crate) fn charge_fuel(&self, units: u64) -> Result<u64, FuelExhausted> {
         let used = self.fuel_used.fetch_add(units, Ordering::Relaxed).saturating_add(units);
-        spend(self.fuel.as_ref(), units);
+        // Whole slices were spent as they were used.
+        spend(self.fuel.as_ref(), if self.by_fuel { units % self.fuel_interval } else { units });
         match self.fuel_total {
             None => Ok(u64::MAX),
             Some(total) if used < total => Ok(total - used),

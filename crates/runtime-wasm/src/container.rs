@@ -107,7 +107,7 @@ impl Container {
     }
 
     pub(crate) fn store(&self, shared: &Shared) -> wasmtime::Result<Store<Guest>> {
-        self.environment.store(&self.program.flavor, &self.account, &shared.host)
+        self.environment.store(&self.program.flavor, &self.account, shared)
     }
 
     pub(crate) fn stderr(&self, shared: &Shared) -> Log {
@@ -155,7 +155,7 @@ async fn command(shared: &Arc<Shared>, container: &Arc<Container>, entry: Entry,
         Ok(store) => store,
         Err(error) => return exit::failed(&format!("{error:#}")),
     };
-    let guest = Sliced::new(enter(entry, store), Arc::clone(&container.account), Arc::clone(&shared.ticker));
+    let guest = Sliced::new(enter(entry, store), Arc::clone(&container.account), shared.slicing.clone());
     let mut task = shared.guests.spawn(async move {
         let _permit = permit;
         guest.await

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::guest::Guest;
-use crate::slices::Ticker;
+use crate::slices::Slicing;
 
 /// Core instances that one guest may consist of: a component of Rust's has four.
 const CORE_INSTANCES_EACH: u32 = 6;
@@ -48,13 +48,13 @@ pub(crate) struct Engines {
     max_instances: u32,
     /// One permit an instance.
     instances: Arc<Semaphore>,
-    ticker: Arc<Ticker>,
+    slicing: Slicing,
 }
 
 impl Engines {
-    pub(crate) fn new(max_instances: u32, ticker: Arc<Ticker>) -> Self {
+    pub(crate) fn new(max_instances: u32, slicing: Slicing) -> Self {
         let instances = Arc::new(Semaphore::new(max_instances as usize));
-        Self { plain: OnceLock::new(), metered: OnceLock::new(), max_instances, instances, ticker }
+        Self { plain: OnceLock::new(), metered: OnceLock::new(), max_instances, instances, slicing }
     }
 
     /// The permits of instances, as many as there may be at one time.
@@ -66,12 +66,13 @@ impl Engines {
     pub(crate) fn flavor(&self, metering: Metering) -> Result<Arc<Flavor>, String> {
         let (flavor, start): (_, fn(&Self) -> wasmtime::Result<Flavor>) = match metering {
             Metering::Off => (&self.plain, Self::start_plain),
-            // Not pooled: few ask for fuel, and a second pool would reserve as much address space again.
+            // Not pooled: few ask for fuel, clusters under virtual time are small, and a second pool would reserve as much address
+            // space again.
             Metering::On => (&self.metered, |_| Flavor::new(None, Metering::On)),
         };
         let started = flavor.get_or_init(|| {
             let flavor = start(self).map_err(|error| format!("wasmtime cannot run on this machine: {error:#}"))?;
-            self.ticker.add(&flavor.engine);
+            self.slicing.add(&flavor.engine);
             Ok(Arc::new(flavor))
         });
         started.clone()

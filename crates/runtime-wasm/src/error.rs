@@ -23,6 +23,9 @@ pub enum Error {
     /// wasmtime refuses this machine; the text says why.
     #[error("wasmtime cannot run on this machine: {0}")]
     Engine(String),
+    /// Guests were to run inline, and the caller is in no current_thread runtime of tokio.
+    #[error("guests run inline on a current_thread runtime of tokio only")]
+    NotInline,
     /// The index of the image store is damaged.
     #[error("the image index {} is damaged", .path.display())]
     Index {

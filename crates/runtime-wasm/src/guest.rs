@@ -13,6 +13,8 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::account::{Account, InstanceMemory};
 use crate::engine::Flavor;
 use crate::outgoing::Outgoing;
+use crate::placement::Inline;
+use crate::shared::Shared;
 use crate::stdio::Log;
 
 /// The state of an instance.
@@ -68,7 +70,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    fn context(&self, host: &Arc<dyn RuntimeHost>) -> wasmtime::Result<WasiP1Ctx> {
+    fn context(&self, host: &Arc<dyn RuntimeHost>, inline: Option<&Inline>) -> wasmtime::Result<WasiP1Ctx> {
         let log = |stream| Log::new(Arc::clone(host), self.id.clone(), stream);
         let mut builder: WasiCtxBuilder = WasiCtx::builder();
         // Standard input is at its end, as `stdin: false` has it. The operating system's network is out of reach.
@@ -80,6 +82,9 @@ impl Environment {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false);
+        if let Some(inline) = inline {
+            inline.furnish(&mut builder);
+        }
         if let Some(dir) = &self.working_dir {
             builder.initial_cwd(dir);
         }
@@ -95,10 +100,11 @@ impl Environment {
         &self,
         flavor: &Flavor,
         account: &Arc<Account>,
-        host: &Arc<dyn RuntimeHost>,
+        shared: &Shared,
     ) -> wasmtime::Result<Store<Guest>> {
+        let host = &shared.host;
         let guest = Guest {
-            wasi: self.context(host)?,
+            wasi: self.context(host, shared.inline.as_ref())?,
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::new(Arc::clone(host), self.id.pod.clone()),
             memory: InstanceMemory::new(Arc::clone(&account.memory)),
@@ -107,7 +113,7 @@ impl Environment {
         };
         let mut store = Store::new(&flavor.engine, guest);
         store.limiter(|guest| &mut guest.memory);
-        if account.metered {
+        if account.has_tank() {
             let tank = account.charge_fuel(0).map_err(wasmtime::Error::new)?;
             store.fuel_async_yield_interval(Some(account.fuel_interval))?;
             store.set_fuel(tank)?;
@@ -126,7 +132,7 @@ impl Environment {
 /// Charges the instructions since the last look. Running code keeps its count in a register; what is seen here is as
 /// exact as the account's interval.
 fn settle_fuel(mut context: StoreContextMut<'_, Guest>) -> wasmtime::Result<()> {
-    if !context.data().account.metered {
+    if !context.data().account.has_tank() {
         return Ok(());
     }
     let left = context.get_fuel()?;
@@ -140,7 +146,7 @@ fn settle_fuel(mut context: StoreContextMut<'_, Guest>) -> wasmtime::Result<()> 
 /// Charges the instructions of an instance's end.
 pub(crate) fn settle_last_fuel(store: &Store<Guest>) {
     let guest = store.data();
-    if guest.account.metered {
+    if guest.account.has_tank() {
         let left = store.get_fuel().unwrap_or_default();
         // That the container may now have none left is for the next instance to find.
         let _ = guest.account.charge_fuel(guest.fuel.saturating_sub(left));

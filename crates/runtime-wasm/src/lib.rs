@@ -24,7 +24,9 @@ mod options;
 mod reference;
 
 mod account;
+mod placement;
 mod slices;
+mod virtual_core;
 
 mod image_store;
 mod program;
@@ -49,7 +51,7 @@ pub mod simulated;
 
 pub use error::Error;
 pub use image_store::{IMAGE_SIZE_MAX, Image, ImageStore};
-pub use options::{BuiltinImages, WasmOptions};
+pub use options::{BuiltinImages, Placement, WasmOptions};
 pub use reference::canonical_image_name;
 pub use runtime::WasmRuntime;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use coracle_api::Uid;
 use coracle_node::runtime::{
@@ -117,8 +116,8 @@ impl PodWorker {
         let image = image.ok_or_else(|| {
             ContainerError::Create(format!("image {:?} is not in the node's image store", spec.image))
         })?;
-        let account = Arc::new(Account::new(&spec.limits, &shared.memory, Instant::now()));
-        let metering = if account.metered { Metering::On } else { Metering::Off };
+        let account = Arc::new(Account::new(&spec.limits, &shared.memory, &shared.slicing));
+        let metering = if account.metered { Metering::On } else { shared.slicing.metering() };
         let program = shared
             .compiler
             .program(&shared.images, &image.digest, metering)

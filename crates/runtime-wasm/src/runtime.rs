@@ -9,21 +9,22 @@ use std::time::Duration;
 
 use coracle_api::Uid;
 use coracle_node::runtime::{ByteStream, OpenError, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, StreamSpec};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
 use crate::account::NodeMemory;
-use crate::engine::{Engines, Metering};
+use crate::engine::Engines;
 use crate::error::Error;
 use crate::files;
 use crate::image_store::{Image, ImageStore};
-use crate::options::WasmOptions;
+use crate::options::{Placement, WasmOptions};
+use crate::placement::{Inline, Spawner};
 use crate::pod::{self, PodWorker};
 use crate::probe::{self, Target};
 use crate::program::Compiler;
 use crate::service::Ports;
 use crate::shared::Shared;
-use crate::slices::{self, Ticker};
+use crate::slices::{self, Slicing, Ticker};
 
 /// Threads for commands, connections and probes; guests have their own.
 const IO_THREADS: usize = 2;
@@ -36,13 +37,13 @@ const MAX_INSTANCES: u32 = 10_000;
 
 /// The Wasm runtime.
 ///
-/// It starts threads of its own and needs no async runtime around it. Dropping it ends every guest. The host is kept
+/// It starts threads of its own and needs no async runtime around it, unless it is placed inline. Dropping it ends every guest. The host is kept
 /// alive by the runtime; a host that owns the runtime should own it weakly, or neither will ever be dropped.
 pub struct WasmRuntime {
     shared: Arc<Shared>,
     pods: Pods,
-    io: Option<tokio::runtime::Runtime>,
-    guests: Option<tokio::runtime::Runtime>,
+    /// Its own: for everything else, and for guests. `None`: it runs inline.
+    threads: Option<(tokio::runtime::Runtime, tokio::runtime::Runtime)>,
     /// The folder of a state that is not kept: it goes here, not with the last task that still looks at it.
     temporary: Option<tempfile::TempDir>,
 }
@@ -68,17 +69,30 @@ impl WasmRuntime {
         }
         let pods_dir = state.join("pods");
         files::create_private_dir(&pods_dir).map_err(Error::io("create", &pods_dir))?;
-        let ticker = Ticker::start().map_err(Error::Threads)?;
-        let engines = Arc::new(Engines::new(options.max_instances.clamp(1, MAX_INSTANCES), Arc::clone(&ticker)));
+        let (slicing, inline) = match options.placement {
+            Placement::Threads => (Slicing::Ticks(Ticker::start().map_err(Error::Threads)?), None),
+            Placement::Inline { wall, seed } => (Slicing::Fuel, Some(Inline::new(wall, seed))),
+        };
+        let engines = Arc::new(Engines::new(options.max_instances.clamp(1, MAX_INSTANCES), slicing.clone()));
         let instances = engines.instances();
-        let (io, guests) = threads(options.guest_threads).map_err(Error::Threads)?;
+        let threads = match &inline {
+            None => Some(threads(options.guest_threads).map_err(Error::Threads)?),
+            Some(_) => None,
+        };
+        let (io, guests) = if let Some((io, guests)) = &threads {
+            (Spawner::on(io.handle()), Spawner::on(guests.handle()))
+        } else {
+            let beside = Spawner::beside(callers_runtime()?);
+            (beside.clone(), beside)
+        };
         let shared = Arc::new(Shared {
             host,
             images: Arc::new(images),
             compiler: Arc::new(Compiler::new(compiled, Arc::clone(&engines), options.compile_concurrency)),
-            ticker,
-            guests: guests.handle().clone(),
-            io: io.handle().clone(),
+            slicing: slicing.clone(),
+            inline,
+            guests,
+            io: io.clone(),
             instances,
             memory: Arc::new(NodeMemory::new(options.memory_total)),
             ports: Ports::default(),
@@ -86,8 +100,8 @@ impl WasmRuntime {
             running: Mutex::default(),
         });
         // The first container finds the engine ready; what is wrong with it is told to every container.
-        io.spawn_blocking(move || drop(engines.flavor(Metering::Off)));
-        Ok(Arc::new(Self { shared, pods: Pods::default(), io: Some(io), guests: Some(guests), temporary }))
+        io.spawn_blocking(move || drop(engines.flavor(slicing.metering())));
+        Ok(Arc::new(Self { shared, pods: Pods::default(), threads, temporary }))
     }
 
     /// Takes an image into the store: a module or a component, binary or text. It may be used at once.
@@ -152,6 +166,12 @@ async fn work(pods: Pods, uid: Uid, mut worker: PodWorker, mut queue: mpsc::Unbo
             return;
         }
     }
+}
+
+/// The runtime that this is called in, if its clock is the only one there.
+fn callers_runtime() -> Result<Handle, Error> {
+    let handle = Handle::try_current().ok();
+    handle.filter(|handle| handle.runtime_flavor() == RuntimeFlavor::CurrentThread).ok_or(Error::NotInline)
 }
 
 /// The folder of the state: the given one, or one that goes with the runtime.
@@ -227,10 +247,12 @@ impl Runtime for WasmRuntime {
 
 impl Drop for WasmRuntime {
     fn drop(&mut self) {
-        self.shared.ticker.close();
+        self.shared.slicing.close();
+        self.shared.io.end();
         // Not a plain drop: that waits for the threads, and panics where the owner is itself asynchronous.
-        for runtime in [self.guests.take(), self.io.take()].into_iter().flatten() {
-            runtime.shutdown_background();
+        if let Some((io, guests)) = self.threads.take() {
+            guests.shutdown_background();
+            io.shutdown_background();
         }
         if let Some(Err(error)) = self.temporary.take().map(tempfile::TempDir::close) {
             tracing::warn!(%error, "cannot remove a temporary folder");

@@ -226,7 +226,7 @@ impl Service {
             Err(error) => return self.broken(&error),
         };
         let guest = handle(store, self.handler.clone(), request, sender);
-        let guest = Sliced::new(guest, Arc::clone(&self.container.account), Arc::clone(&self.shared.ticker));
+        let guest = Sliced::new(guest, Arc::clone(&self.container.account), self.shared.slicing.clone());
         let service = Arc::clone(self);
         let task = self.shared.guests.spawn(async move {
             let _permit = permit;

@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coracle_node::runtime::{ImageError, ImageInfo, PullPolicy, RuntimeHost, Usage};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::account::{Account, NodeMemory};
-use crate::engine::Metering;
 use crate::image_store::{Image, ImageStore};
+use crate::placement::{Inline, Spawner};
 use crate::program::Compiler;
 use crate::reference::canonical_image_name;
 use crate::service::Ports;
-use crate::slices::Ticker;
+use crate::slices::Slicing;
 
 /// The parts that outlive any one pod.
 #[derive(Debug)]
@@ -22,11 +21,13 @@ pub(crate) struct Shared {
     pub(crate) host: Arc<dyn RuntimeHost>,
     pub(crate) images: Arc<ImageStore>,
     pub(crate) compiler: Arc<Compiler>,
-    pub(crate) ticker: Arc<Ticker>,
+    pub(crate) slicing: Slicing,
+    /// `None`: guests have the machine's clocks and the operating system's randomness.
+    pub(crate) inline: Option<Inline>,
     /// Threads that run guests and nothing else.
-    pub(crate) guests: Handle,
+    pub(crate) guests: Spawner,
     /// Threads for everything else: commands, connections, probes, compiling.
-    pub(crate) io: Handle,
+    pub(crate) io: Spawner,
     /// One permit an instance.
     pub(crate) instances: Arc<Semaphore>,
     pub(crate) memory: Arc<NodeMemory>,
@@ -50,7 +51,7 @@ impl Shared {
         let (shared, digest) = (Arc::clone(self), image.digest.clone());
         self.io.spawn(async move {
             // What is wrong with the image is told when a container is created from it.
-            let _ = shared.compiler.program(&shared.images, &digest, Metering::Off).await;
+            let _ = shared.compiler.program(&shared.images, &digest, shared.slicing.metering()).await;
         });
     }
 

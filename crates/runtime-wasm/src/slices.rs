@@ -5,7 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use wasmtime::{Engine, EngineWeak};
 
 use crate::account::Account;
+use crate::engine::Metering;
 
 /// The length of an epoch tick, the unit of time slices.
 const TICK: Duration = Duration::from_millis(1);
@@ -108,17 +109,94 @@ impl Drop for Running<'_> {
     }
 }
 
+/// What ends a time slice.
+#[derive(Clone, Debug)]
+pub(crate) enum Slicing {
+    /// A tick; CPU time is measured.
+    Ticks(Arc<Ticker>),
+    /// A count of instructions, which take the time of a virtual core: whoever runs inline has no thread that could tick.
+    Fuel,
+}
+
+impl Slicing {
+    /// The time, for quotas. tokio's clock is the machine's unless somebody pauses it.
+    #[expect(clippy::unused_self, reason = "the clock belongs to the slices that it measures")]
+    pub(crate) fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    pub(crate) fn is_by_fuel(&self) -> bool {
+        matches!(self, Self::Fuel)
+    }
+
+    /// Whether guests that do not ask for it have their instructions counted.
+    pub(crate) fn metering(&self) -> Metering {
+        if self.is_by_fuel() { Metering::On } else { Metering::Off }
+    }
+
+    /// Adds an engine whose guests are to be sliced.
+    pub(crate) fn add(&self, engine: &Engine) {
+        if let Self::Ticks(ticker) = self {
+            ticker.add(engine);
+        }
+    }
+
+    /// Ends the thread, where there is one.
+    pub(crate) fn close(&self) {
+        if let Self::Ticks(ticker) = self {
+            ticker.close();
+        }
+    }
+}
+
 /// A guest's future that runs within its account.
 pub(crate) struct Sliced<F> {
     guest: Pin<Box<F>>,
     account: Arc<Account>,
-    ticker: Arc<Ticker>,
+    slicing: Slicing,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<F> Sliced<F> {
-    pub(crate) fn new(guest: F, account: Arc<Account>, ticker: Arc<Ticker>) -> Self {
-        Self { guest: Box::pin(guest), account, ticker, pause: None }
+    pub(crate) fn new(guest: F, account: Arc<Account>, slicing: Slicing) -> Self {
+        Self { guest: Box::pin(guest), account, slicing, pause: None }
+    }
+}
+
+impl<F: Future> Sliced<F> {
+    /// Waits until its quotas let it run.
+    fn poll_quotas(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match self.account.pause(self.slicing.now()) {
+                Some(wait) => self.pause = Some(Box::pin(tokio::time::sleep(wait))),
+                None => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// One slice by the clock.
+    fn poll_tick(&mut self, ticker: &Ticker, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _running = ticker.enter();
+        let before = thread_cpu_nanos();
+        let polled = self.guest.as_mut().poll(cx);
+        self.account.charge_cpu(thread_cpu_nanos().saturating_sub(before));
+        polled
+    }
+
+    /// One slice by instructions. A guest whose slice is used up wakes itself while it is polled; it goes on when the time
+    /// that the slice takes has passed.
+    fn poll_fuel(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let itself = Arc::new(Itself { woken: AtomicBool::new(false), task: cx.waker().clone() });
+        let waker = Waker::from(Arc::clone(&itself));
+        let polled = self.guest.as_mut().poll(&mut Context::from_waker(&waker));
+        if polled.is_pending() && itself.woken.load(Ordering::SeqCst) {
+            self.pause = Some(Box::pin(tokio::time::sleep(self.account.charge_slice())));
+        }
+        polled
     }
 }
 
@@ -126,22 +204,28 @@ impl<F: Future> Future for Sliced<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            match self.account.pause(Instant::now()) {
-                Some(wait) => self.pause = Some(Box::pin(tokio::time::sleep(wait))),
-                None => break,
-            }
+        ready!(self.poll_quotas(cx));
+        match self.slicing.clone() {
+            Slicing::Ticks(ticker) => self.poll_tick(&ticker, cx),
+            Slicing::Fuel => self.poll_fuel(cx),
         }
-        let this = &mut *self;
-        let _running = this.ticker.enter();
-        let before = thread_cpu_nanos();
-        let polled = this.guest.as_mut().poll(cx);
-        this.account.charge_cpu(thread_cpu_nanos().saturating_sub(before));
-        polled
+    }
+}
+
+/// Notes that a task was woken.
+struct Itself {
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Itself {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.task.wake_by_ref();
     }
 }
 

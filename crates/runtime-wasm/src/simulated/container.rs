@@ -13,13 +13,12 @@ use wasmtime::{InstancePre, Store};
 use super::folder::Folder;
 use super::guest::{Descriptors, Guest, Preopen};
 use super::images::Linked;
-use super::ledger::{FUEL_A_SECOND, Ledger, Wait, core_time};
+use super::ledger::{Ledger, Wait};
 use crate::account::{InstanceMemory, MemoryAccount, NodeMemory};
 use crate::exit;
+use crate::virtual_core::{FUEL_A_SECOND, SLICE_FUEL_MAX, core_time};
 
-/// The longest turn, in instructions: ten milliseconds of a core. A guest that spins can be stopped after each.
-const SLICE_MAX: u64 = FUEL_A_SECOND / 100;
-/// The shortest, for guests with little CPU.
+/// The shortest turn in instructions, for guests with little CPU.
 const SLICE_MIN: u64 = FUEL_A_SECOND / 10_000;
 /// Turns in a second of a guest with limited CPU: as in production, where the period is 20 milliseconds.
 const SLICES_A_SECOND: u64 = 50;
@@ -108,7 +107,7 @@ impl Container {
     pub(super) fn start(&mut self, now: Now) -> Result<(), String> {
         let pre = self.made.linked.clone()?;
         let tank = self.limits.fuel.unwrap_or(u64::MAX);
-        let slice = (self.pace() / SLICES_A_SECOND).clamp(SLICE_MIN, SLICE_MAX);
+        let slice = (self.pace() / SLICES_A_SECOND).clamp(SLICE_MIN, SLICE_FUEL_MAX);
         let ledger = Arc::new(Mutex::new(Ledger::new(now, tank, slice)));
         let guest = Guest {
             args: self.made.args.clone(),

@@ -1,23 +1,11 @@
 //! A guest's time: how many instructions it has used, what virtual time they take, and what it waits for.
 
 use std::task::Poll;
-use std::time::Duration;
 
 use coracle_base::{Instant, Now};
 use coracle_node::runtime::LogStream;
 
-/// Instructions (units of fuel) that a simulated core carries out in a virtual microsecond.
-///
-/// A core of ten million instructions a second is slow enough that an hour of a guest that spins is simulated in about a minute,
-/// and fast enough that what a program does at its start takes milliseconds.
-pub(super) const FUEL_A_MICROSECOND: u64 = 10;
-/// The same in a second.
-pub(super) const FUEL_A_SECOND: u64 = FUEL_A_MICROSECOND * 1_000_000;
-
-/// What a core takes for so many instructions.
-pub(super) fn core_time(fuel: u64) -> Duration {
-    Duration::from_nanos(fuel.saturating_mul(1_000 / FUEL_A_MICROSECOND))
-}
+use crate::virtual_core::core_time;
 
 /// What a guest waits for when it gives its turn away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
