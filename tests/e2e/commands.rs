@@ -321,6 +321,17 @@ fn asking_about_the_server(cluster: &Cluster) {
     assert!(cluster.kubectl(&account).contains("system:serviceaccount:shop:default"), "{token}");
     assert!(cluster.kubectl("get --raw /readyz").starts_with("ok"));
     teammates(cluster);
+    images(cluster);
+}
+
+fn images(cluster: &Cluster) {
+    let images = cluster.coracle(&["image", "ls"]).ok();
+    let line =
+        |name: &str| images.lines().find(|line| line.starts_with(name)).unwrap_or_default().trim_end().to_owned();
+    assert!(line("coracle.dev/examples/web:v1 ").ends_with(" built in"), "{images}");
+    assert!(line("shop/web:v1 ").ends_with('Z'), "{images}");
+    let refused = cluster.coracle(&["image", "rm", "coracle.dev/examples/web:v1"]).fails();
+    assert_eq!(refused, "error: image \"coracle.dev/examples/web:v1\" is built into the program\n");
 }
 
 fn teammates(cluster: &Cluster) {

@@ -10,6 +10,7 @@ mod commands;
 mod guide;
 mod harness;
 mod kill_loop;
+mod members;
 mod network;
 mod pods;
 mod rollout;

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Down(Down),
     /// The images that the node has
     Image(Image),
+    /// The members of the cluster
+    Members(Members),
     /// Who may use the cluster
     User(User),
     /// The key to the cluster's data on disk
@@ -66,6 +68,9 @@ pub(crate) struct Up {
     /// 1 for a node on this machine, 0 for an API server and controllers alone
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) nodes: usize,
+    /// How many members the cluster has, all in this process, to try out what the loss of one does: 1, 3, 5 or 7
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) members: u64,
     /// Nodes that only pretend: their pods are data
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) fake_nodes: usize,
@@ -113,6 +118,26 @@ pub(crate) enum ImageCommand {
     Rm {
         /// Its name
         name: String,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Members {
+    #[command(subcommand)]
+    pub(crate) command: Option<MembersCommand>,
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembersCommand {
+    /// Let another member lead
+    TransferLeader {
+        /// Its id
+        id: u64,
         #[command(flatten)]
         which: Which,
     },

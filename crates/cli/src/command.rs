@@ -8,6 +8,7 @@ mod down;
 mod image;
 mod keys;
 mod logs;
+mod members;
 mod up;
 mod user;
 
@@ -18,6 +19,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Image(image) => image::run(image.command).await,
         Command::Keys(keys) => keys::run(keys.command),
         Command::Logs(logs) => logs::run(logs).await,
+        Command::Members(members) => members::run(members).await,
         Command::User(user) => user::run(user.command).await,
     }
 }

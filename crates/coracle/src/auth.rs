@@ -1,5 +1,7 @@
 //! Who asks: bearer tokens to users. The administrator's token is a random text; ServiceAccounts have signed ones.
 
+use std::sync::Arc;
+
 use coracle_api::{Reason, Status, UserInfo};
 use coracle_apiserver::Callout;
 use coracle_apiserver::service_account::{self, ISSUER};
@@ -14,12 +16,12 @@ use crate::tokens::TokenKey;
 #[derive(Debug)]
 pub(crate) struct Authenticator {
     tokens: Vec<([u8; 32], UserInfo)>,
-    key: TokenKey,
+    key: Arc<TokenKey>,
 }
 
 impl Authenticator {
     /// An authenticator that knows the tokens of this key, and no other yet.
-    pub(crate) fn new(key: TokenKey) -> Self {
+    pub(crate) fn new(key: Arc<TokenKey>) -> Self {
         Self { tokens: Vec::new(), key }
     }
 
@@ -76,7 +78,7 @@ mod tests {
     #[test]
     fn a_wrong_token_is_refused_and_none_is_anonymous() {
         let key = || TokenKey::read(&TokenKey::generate().unwrap()).unwrap();
-        let mut authenticator = Authenticator::new(key());
+        let mut authenticator = Authenticator::new(Arc::new(key()));
         authenticator.allow("secret", UserInfo::admin("admin"));
         let view = Store::new(StoreOptions::default()).view();
         let user = |header: Option<&str>| authenticator.user(header, &view, Timestamp::EPOCH);

@@ -2,17 +2,21 @@
 //!
 //! It runs on a thread of its own, or inline on the caller's runtime; it waits for nothing but its next input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use coracle_api::Response;
 use coracle_base::Now;
-use coracle_engine::{ActionId, ControlPlane, Input, Output, ProposalId, clock_jumped};
-use coracle_raft::PersistId;
-use coracle_store::{Transaction, View};
+use coracle_engine::{ActionId, ControlPlane, Input, Output, PeerMessage, ProposalId, clock_jumped};
+use coracle_raft::{MemberId, PersistId, ReadId, SnapshotMark, Status};
+use coracle_store::{Store, StoreOptions, Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::memory_disk::MemoryDisk;
+use crate::peers::{Peers, SentSnapshot};
 use crate::process::Process;
 use crate::wal::{Job, Wal};
 
@@ -28,10 +32,24 @@ const INPUTS_PER_ROUND: usize = 512;
 pub(crate) enum Message {
     /// A transaction, and where its outcome goes.
     Submit(Transaction, oneshot::Sender<Settled>),
+    /// A request must see everything that was acknowledged before it: whether it can.
+    Read(oneshot::Sender<bool>),
     /// The answer to a request of the control plane.
     Answered(ActionId, Response),
     /// A node's agent is alive.
     Heartbeat(String),
+    /// What another member says.
+    Peer(MemberId, PeerMessage),
+    /// The whole state of another member.
+    Snapshot(Box<SentSnapshot>),
+    /// That state, durable and read.
+    SnapshotReceived(MemberId, coracle_raft::Message, Box<Store>),
+    /// This member's state is complete on another one, or did not get there.
+    SnapshotSent(MemberId, bool),
+    /// Another member is to lead.
+    TransferLead(MemberId),
+    /// How this member stands.
+    Status(oneshot::Sender<Status>),
     /// Everything up to this batch is durable.
     Persisted(PersistId),
     /// A snapshot is durable.
@@ -43,36 +61,62 @@ pub(crate) enum Message {
     },
 }
 
+/// Where the log goes.
+#[derive(Debug)]
+pub(crate) enum Disk {
+    /// Nowhere: the cluster is gone with its only member.
+    None,
+    /// Into memory that outlives the member.
+    Memory(Arc<MemoryDisk>),
+    /// Into a file.
+    File(Wal),
+}
+
 /// The brain's loop.
 pub(crate) struct Brain {
+    pub(crate) id: MemberId,
     pub(crate) plane: ControlPlane,
     pub(crate) clock: Clock,
     pub(crate) inputs: mpsc::Receiver<Message>,
     pub(crate) views: watch::Sender<View>,
-    /// `None`: in memory, and everything is durable at once.
-    pub(crate) wal: Option<Wal>,
+    /// Whether this member leads and its controllers run.
+    pub(crate) leads: watch::Sender<bool>,
+    pub(crate) disk: Disk,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) store: StoreOptions,
     /// Where requests of the control plane are carried out.
     pub(crate) process: Arc<Process>,
     pub(crate) requests: tokio::runtime::Handle,
-    pub(crate) waiting: BTreeMap<ProposalId, oneshot::Sender<Settled>>,
-    pub(crate) next_proposal: u64,
     /// The time of the last step, to notice when the clocks drift apart.
     pub(crate) last_step: Now,
+    pub(crate) waits: Waits,
+}
+
+/// What waits for an output of the control plane.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    proposals: BTreeMap<ProposalId, oneshot::Sender<Settled>>,
+    next_proposal: u64,
+    reads: BTreeMap<ReadId, oneshot::Sender<bool>>,
+    next_read: u64,
+    /// Messages that go out when this batch is durable, in order.
+    messages: VecDeque<(PersistId, MemberId, PeerMessage)>,
+    durable: Option<PersistId>,
 }
 
 impl std::fmt::Debug for Brain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Brain").field("plane", &self.plane).finish_non_exhaustive()
+        f.debug_struct("Brain").field("id", &self.id).field("plane", &self.plane).finish_non_exhaustive()
     }
 }
 
 impl Brain {
-    /// Runs until the cluster stops and nobody sends any more.
+    /// Runs until the member stops.
     pub(crate) async fn run(mut self) {
         self.step(Input::Tick);
         loop {
             let message = match self.next().await {
-                Next::Message(message) => Some(message),
+                Next::Message(message) => Some(*message),
                 Next::Timer => None,
                 Next::Stop => break,
             };
@@ -87,7 +131,8 @@ impl Brain {
                 }
             }
         }
-        if let Some(wal) = self.wal {
+        self.peers.leave(self.id);
+        if let Disk::File(wal) = self.disk {
             wal.close().await;
         }
     }
@@ -105,7 +150,7 @@ impl Brain {
         };
         tokio::select! {
             biased;
-            message = self.inputs.recv() => message.map_or(Next::Stop, Next::Message),
+            message = self.inputs.recv() => message.map_or(Next::Stop, |message| Next::Message(Box::new(message))),
             () = self.process.shutdown.cancelled() => Next::Stop,
             () = timer => Next::Timer,
         }
@@ -114,17 +159,36 @@ impl Brain {
     fn take(&mut self, message: Message) {
         let input = match message {
             Message::Submit(transaction, reply) => {
-                let id = ProposalId(self.next_proposal);
-                self.next_proposal += 1;
-                self.waiting.insert(id, reply);
+                let id = ProposalId(self.waits.next_proposal);
+                self.waits.next_proposal += 1;
+                self.waits.proposals.insert(id, reply);
                 Input::Submit(id, transaction)
+            }
+            Message::Read(reply) => {
+                let id = ReadId(self.waits.next_read);
+                self.waits.next_read += 1;
+                self.waits.reads.insert(id, reply);
+                Input::Read(id)
             }
             Message::Answered(id, response) => Input::Answered(id, response),
             Message::Heartbeat(node) => {
                 self.process.heartbeats.note(self.plane.view(), &node, self.clock.now().wall);
                 Input::Heartbeat(node)
             }
-            Message::Persisted(id) => Input::Persisted(id),
+            Message::Peer(from, message) => Input::Peer(from, message),
+            Message::Snapshot(snapshot) => return self.receive(*snapshot),
+            Message::SnapshotReceived(from, message, store) => Input::SnapshotReceived { from, message, store },
+            Message::SnapshotSent(to, complete) => Input::SnapshotSent(to, complete),
+            Message::TransferLead(to) => Input::TransferLead(to),
+            Message::Status(reply) => {
+                // Whoever asked may be gone.
+                let _ = reply.send(self.plane.status());
+                return;
+            }
+            Message::Persisted(id) => {
+                self.send_until(id);
+                Input::Persisted(id)
+            }
             Message::SnapshotSaved { index, term } => Input::SnapshotSaved { index, term },
         };
         self.step(input);
@@ -147,7 +211,10 @@ impl Brain {
                     durable = Some(id);
                 }
             }
-            inputs.extend(durable.map(Input::Persisted));
+            if let Some(id) = durable {
+                self.send_until(id);
+                inputs.push(Input::Persisted(id));
+            }
         }
     }
 
@@ -156,6 +223,8 @@ impl Brain {
     /// After a start the log is applied as far as it is known to be committed, and the rest only once a leader was heard of: before
     /// that a view may lack writes that were acknowledged, and nobody sees it.
     fn publish(&self) {
+        let leads = self.plane.is_leading();
+        self.leads.send_if_modified(|current| std::mem::replace(current, leads) != leads);
         if !self.plane.is_current() {
             return;
         }
@@ -169,19 +238,24 @@ impl Brain {
         });
     }
 
-    /// Carries an output out; a batch that is durable at once, because nothing is kept, comes back.
+    /// Carries an output out; a batch that is durable at once, because nothing is kept on a disk, comes back.
     fn carry_out(&mut self, output: Output) -> Option<PersistId> {
         match output {
-            Output::Persist(id, batch) => match &self.wal {
-                Some(wal) => wal.send(Job::Write(id, batch)),
-                None => return Some(id),
+            Output::Persist(id, batch) => match &self.disk {
+                Disk::File(wal) => wal.send(Job::Write(id, batch)),
+                Disk::Memory(disk) => {
+                    disk.write(batch);
+                    return Some(id);
+                }
+                Disk::None => return Some(id),
             },
             Output::Settled(id, settled) => {
-                if let Some(reply) = self.waiting.remove(&id) {
-                    // Whoever asked may be gone.
+                if let Some(reply) = self.waits.proposals.remove(&id) {
                     let _ = reply.send(settled);
                 }
             }
+            Output::Readable(id) => self.answer_read(id, true),
+            Output::Unreadable(id) => self.answer_read(id, false),
             Output::Prepare { id, term, request } => {
                 let process = Arc::clone(&self.process);
                 self.requests.spawn(async move {
@@ -189,24 +263,134 @@ impl Brain {
                     let _ = process.brain.send(Message::Answered(id, response)).await;
                 });
             }
-            Output::SaveSnapshot { index, term, view } => {
-                if let Some(wal) = &self.wal {
-                    wal.send(Job::Snapshot { index, term, view });
-                }
+            Output::SaveSnapshot { index, term, view } => self.save_snapshot(index, term, view),
+            Output::Send { to, message, after } => match after.filter(|after| self.waits.durable < Some(*after)) {
+                Some(after) => self.waits.messages.push_back((after, to, message)),
+                None => self.send(to, message),
+            },
+            Output::SendSnapshot { to, message, mark } => self.send_snapshot(to, message, mark),
+            Output::Installed(mark) => tracing::info!(index = mark.index, "the state of another member was taken over"),
+            Output::Leader(leader) => tracing::info!(member = self.id.0, ?leader, "another leader"),
+            Output::Membership(membership) => {
+                tracing::info!(member = self.id.0, ?membership, "the members changed");
+                self.process.alone.store(membership.members() == [self.id], Ordering::Relaxed);
             }
-            Output::Send { to, message, .. } => {
-                tracing::error!(?to, ?message, "a message for another member, and there is none");
+            Output::Removed => {
+                tracing::warn!(member = self.id.0, "this member was removed from the cluster, and stops");
+                self.process.shutdown.cancel();
             }
-            Output::Leader(leader) => tracing::info!(?leader, "another leader"),
-            Output::Membership(membership) => tracing::info!(?membership, "the members changed"),
             other => tracing::error!(?other, "an output that this driver does not know"),
         }
         None
     }
+
+    fn answer_read(&mut self, id: ReadId, readable: bool) {
+        if let Some(reply) = self.waits.reads.remove(&id) {
+            let _ = reply.send(readable);
+        }
+    }
+
+    /// Everything up to a batch is durable: what waited for it goes out.
+    fn send_until(&mut self, id: PersistId) {
+        self.waits.durable = self.waits.durable.max(Some(id));
+        while self.waits.messages.front().is_some_and(|(after, _, _)| *after <= id) {
+            if let Some((_, to, message)) = self.waits.messages.pop_front() {
+                self.send(to, message);
+            }
+        }
+    }
+
+    fn send(&self, to: MemberId, message: PeerMessage) {
+        if !self.peers.send(self.id, to, message) {
+            tracing::debug!(member = self.id.0, ?to, "a message to another member is lost");
+        }
+    }
+
+    fn save_snapshot(&self, index: u64, term: u64, view: View) {
+        match &self.disk {
+            Disk::File(wal) => wal.send(Job::Snapshot { index, term, view }),
+            Disk::Memory(disk) => {
+                let (disk, brain) = (Arc::clone(disk), self.process.brain.clone());
+                self.requests.spawn(async move {
+                    let encoded = tokio::task::spawn_blocking(move || disk.save(index, view.snapshot().into())).await;
+                    if encoded.is_ok() {
+                        let _ = brain.send(Message::SnapshotSaved { index, term }).await;
+                    }
+                });
+            }
+            Disk::None => {}
+        }
+    }
+
+    /// Moves this member's snapshot to another member, elsewhere than here.
+    fn send_snapshot(&self, to: MemberId, message: coracle_raft::Message, mark: SnapshotMark) {
+        let source = match &self.disk {
+            Disk::File(wal) => Source::File(wal.snapshots()),
+            Disk::Memory(disk) => Source::Memory(Arc::clone(disk)),
+            Disk::None => return,
+        };
+        let (from, peers, brain) = (self.id, Arc::clone(&self.peers), self.process.brain.clone());
+        self.requests.spawn(async move {
+            let state = tokio::task::spawn_blocking(move || source.read(mark.index)).await.ok().flatten();
+            let sent = match state {
+                Some(state) => peers.send_snapshot(to, SentSnapshot { from, message, mark, state }).await,
+                None => false,
+            };
+            let _ = brain.send(Message::SnapshotSent(to, sent)).await;
+        });
+    }
+
+    /// A whole state came: it is made durable and read elsewhere than here.
+    fn receive(&self, snapshot: SentSnapshot) {
+        let SentSnapshot { from, message, mark, state } = snapshot;
+        let target = match &self.disk {
+            Disk::File(wal) => Source::File(wal.snapshots()),
+            Disk::Memory(disk) => Source::Memory(Arc::clone(disk)),
+            Disk::None => return,
+        };
+        let (options, brain) = (self.store.clone(), self.process.brain.clone());
+        self.requests.spawn(async move {
+            let read = tokio::task::spawn_blocking(move || {
+                let store = Store::restore(options, &state).map_err(|error| error.to_string())?;
+                target.write(mark.index, state)?;
+                Ok::<_, String>(Box::new(store))
+            });
+            match read.await {
+                Ok(Ok(store)) => drop(brain.send(Message::SnapshotReceived(from, message, store)).await),
+                Ok(Err(error)) => tracing::error!(%error, "the state of another member cannot be kept"),
+                Err(error) => tracing::error!(%error, "the state of another member cannot be read"),
+            }
+        });
+    }
+}
+
+/// Where snapshots are.
+enum Source {
+    Memory(Arc<MemoryDisk>),
+    File(crate::wal::Snapshots),
+}
+
+impl Source {
+    fn read(&self, index: u64) -> Option<Bytes> {
+        match self {
+            Self::Memory(disk) => disk.snapshot(index),
+            Self::File(snapshots) => snapshots.read(index),
+        }
+    }
+
+    fn write(&self, index: u64, state: Bytes) -> Result<(), String> {
+        match self {
+            Self::Memory(disk) => {
+                disk.save(index, state);
+                Ok(())
+            }
+            Self::File(snapshots) => snapshots.write(index, &state).map_err(|error| error.to_string()),
+        }
+    }
 }
 
 enum Next {
-    Message(Message),
+    Message(Box<Message>),
     Timer,
     Stop,
 }

@@ -2,44 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use coracle_api::resources::{NAMESPACES, NODES, SERVICES};
 use coracle_api::{Method, ObjectKey, Request, UserInfo};
-use coracle_apiserver::{Heartbeats, OpenApi, ServerOptions};
 use coracle_base::{Rng, Timestamp};
-use coracle_engine::{ControlPlane, ControlPlaneOptions, Restored};
 use coracle_node::fake::Script;
 use coracle_node::{Capacity, NodeAgent, NodeConfig};
-use coracle_raft::{Config, MemberId};
-use coracle_store::{Store, StoreOptions};
+use coracle_raft::MemberId;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Authenticator;
-use crate::brain::{self, Brain};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Credentials};
+use crate::cluster::Cluster;
 use crate::data_directory::DataDirectory;
-use crate::dialer::Turns;
 use crate::identity::Identity;
-use crate::images::Images;
-use crate::metrics::Metrics;
-use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop, Nodes};
+use crate::member::{Member, Site};
+use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop};
 use crate::process::Process;
-use crate::tls::{Authority, random_token};
-use crate::wal::{self, Wal};
+use crate::tls::random_token;
 use crate::{Error, ErrorKind, http};
 
 /// How long a start may take before it is given up.
 const START_WAIT: Duration = Duration::from_secs(30);
+/// The most members that make sense: each write waits for more than half of them.
+const MEMBERS_MAX: u64 = 7;
 /// The wall time at which virtual time begins, the same in every run: 2026-01-01T00:00:00Z.
 const VIRTUAL_START: Timestamp = Timestamp::from_secs(1_767_225_600);
 /// What a node has under virtual time.
@@ -77,6 +69,7 @@ pub struct Image {
 /// Settings of a cluster. The default is a cluster in memory with one node and no socket.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterBuilder {
+    members: Option<u64>,
     nodes: Option<usize>,
     fake_nodes: usize,
     scripts: BTreeMap<String, Script>,
@@ -92,6 +85,16 @@ pub struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
+    /// How many members the cluster has, all of them in this process: 1, or an odd number up to 7, which survives the loss of less than
+    /// half of them ([`Cluster::member`] stops and starts them). Each has a log, an API server and a node of its own; where the cluster
+    /// listens, the others do so at the ports behind the first one's. For trying things out and for tests: it survives no loss of
+    /// the machine.
+    #[must_use]
+    pub fn members(mut self, members: u64) -> Self {
+        self.members = Some(members);
+        self
+    }
+
     /// How many nodes that run pods this process has: 1, or 0 for an API server, controllers and perhaps fake nodes alone.
     /// The default is 1, and 0 under virtual time, whose tests mostly want fake nodes; there a node has four cores and 8 GiB unless
     /// [`Self::node_capacity`] says otherwise, whatever the machine has.
@@ -192,91 +195,85 @@ impl ClusterBuilder {
     /// runtime cannot be started.
     pub async fn start(self) -> Result<Cluster, Error> {
         self.check()?;
-        let listener = match self.listen {
-            Some(address) => Some(http::listen::bind(address).await?),
-            None => None,
-        };
-        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let mut listeners = BTreeMap::new();
+        for id in (1..=self.members_or_one()).map(MemberId) {
+            if let Some(address) = self.address_of(id) {
+                let listener = http::listen::bind(address).await?;
+                let address = listener.local_addr().map_err(|source| {
+                    Error::new(ErrorKind::Listen, "the listening socket has no address").because(source)
+                })?;
+                listeners.insert(id, (listener, address));
+            }
+        }
         let directory = self.directory()?;
         let identity = directory.as_ref().map_or_else(Identity::generate, Identity::kept_in)?;
-        let Identity { authority, token, token_key } = identity;
-        let options = Arc::new(ServerOptions {
-            ca_certificate: authority.certificate.clone(),
-            token_keys: token_key.public_set().to_string(),
-            advertise: address.map_or_else(String::new, |address| advertised(address).to_string()),
-            openapi: Arc::new(self.descriptions.map_or_else(OpenApi::default, OpenApi::described_by)),
-            ..ServerOptions::default()
-        });
         let clock = match self.clock {
             ClusterClock::System => Clock::system(),
             ClusterClock::Virtual => Clock::virtual_from(VIRTUAL_START),
         };
-        let mut rng = Rng::seeded(self.seed.map_or_else(random_seed, Ok)?);
-        let plane_options = ControlPlaneOptions {
-            raft: Config::single(MemberId(1)),
-            autopilot: coracle_engine::AutopilotOptions::default(),
-            server: Arc::clone(&options),
-            store: StoreOptions::default(),
-            controllers: coracle_engine::default_controllers,
-            seed: rng.next_u64(),
-            snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
-        };
-        let (database, restored) = match &directory {
-            Some(directory) => {
-                let found = wal::open(directory, &plane_options.store)?;
-                (Some(found.database), found.raft.map(|raft| Restored { store: found.store, raft }))
-            }
-            None => (None, None),
-        };
-        let plane = ControlPlane::new(clock.now(), plane_options, restored);
-        let (brain, inputs) = mpsc::channel(brain::INPUTS_MAX);
-        // What the plane has before it leads is not everything that was acknowledged.
-        let (views, view) = watch::channel(Store::new(StoreOptions::default()).view());
-        let mut authenticator = Authenticator::new(token_key);
-        authenticator.allow(&token, UserInfo::admin("admin"));
-        let process = Arc::new(Process {
+        let rng = Rng::seeded(self.seed.map_or_else(random_seed, Ok)?);
+        let addresses = listeners.iter().map(|(id, (_, address))| (*id, *address)).collect();
+        let site = Arc::new(Site {
+            settings: self,
+            identity,
+            directory,
             clock,
-            options,
-            authenticator,
-            authority: authority.clone(),
-            brain: brain.clone(),
-            views: view,
-            heartbeats: Heartbeats::default(),
-            nodes: Nodes::default(),
-            turns: Turns::default(),
-            images: Images::default(),
-            logs: Arc::default(),
-            metrics: Metrics::default(),
-            shutdown: CancellationToken::new(),
             rng: Mutex::new(rng),
-            served: AtomicU64::new(0),
+            peers: Arc::default(),
+            nodes: Arc::default(),
+            images: Arc::default(),
+            logs: Arc::default(),
+            disks: Mutex::default(),
+            addresses: RwLock::new(addresses),
+            shutdown: CancellationToken::new(),
         });
-        let wal = match (&directory, database) {
-            (Some(directory), Some(database)) => Some(Wal::start(directory.clone(), database, brain)?),
-            _ => None,
-        };
-        let brain = Brain {
-            plane,
-            clock,
-            inputs,
-            views,
-            wal,
-            process: Arc::clone(&process),
-            requests: Handle::current(),
-            waiting: BTreeMap::new(),
-            next_proposal: 0,
-            last_step: clock.now(),
-        };
-        let brain = self.place(brain)?;
-        let credentials = Credentials { authority: authority.certificate.clone(), token, address };
-        let mut cluster = Cluster::new(Arc::clone(&process), credentials, brain);
-        cluster.until_bootstrapped(START_WAIT).await?;
-        self.start_nodes(&mut cluster, directory).await?;
-        if let (Some(listener), Some(address)) = (listener, address) {
-            Self::serve(&mut cluster, &authority, listener, address)?;
+        if let Some(directory) = &site.settings.data_dir {
+            site.logs.keep_in(&directory.join("logs"))?;
         }
-        crate::services::start(&mut cluster, self.node_port_address.or_else(|| address.map(|a| a.ip())));
+        let mut members = BTreeMap::new();
+        for id in site.members() {
+            members.insert(id, Member::begin(&site, id, listeners.get(&id).map(|(_, address)| *address))?);
+        }
+        let cluster = Cluster::new(Arc::clone(&site), members);
+        cluster.until_bootstrapped(START_WAIT).await?;
+        cluster.list_members().await?;
+        for id in site.members() {
+            cluster.complete(id, listeners.remove(&id)).await?;
+        }
+        site.settings.make_fake_nodes(&cluster.process()).await?;
         Ok(cluster)
+    }
+
+    /// How many members the process has.
+    pub(crate) fn members_or_one(&self) -> u64 {
+        self.members.unwrap_or(1)
+    }
+
+    pub(crate) fn clock_kind(&self) -> ClusterClock {
+        self.clock
+    }
+
+    pub(crate) fn descriptions_source(&self) -> Option<fn() -> String> {
+        self.descriptions
+    }
+
+    pub(crate) fn node_ports(&self) -> Option<IpAddr> {
+        self.node_port_address.or_else(|| self.listen.map(|address| address.ip()))
+    }
+
+    /// Where a member listens: the first at the address that was asked for, the others at the ports behind it.
+    fn address_of(&self, id: MemberId) -> Option<SocketAddr> {
+        let mut address = self.listen?;
+        if address.port() != 0 {
+            address.set_port(address.port().saturating_add(u16::try_from(id.0 - 1).unwrap_or(u16::MAX)));
+        }
+        Some(address)
+    }
+
+    /// The name of a member, which its node has, too.
+    pub(crate) fn name_of(&self, id: MemberId) -> String {
+        let name = if self.data_dir.is_some() { hostname() } else { "coracle".into() };
+        if self.members_or_one() == 1 { name } else { format!("{name}-{}", id.0) }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -285,7 +282,20 @@ impl ClusterBuilder {
             return invalid("a cluster is started within a tokio runtime");
         };
         if self.nodes.is_some_and(|nodes| nodes > 1) {
-            return invalid("a process has one node at most; more of them can be fake nodes");
+            return invalid("a member has one node at most; more of them can be fake nodes");
+        }
+        let members = self.members_or_one();
+        if !(1..=MEMBERS_MAX).contains(&members) || members.is_multiple_of(2) {
+            return invalid(
+                "a cluster has 1, 3, 5 or 7 members: an even number survives no more than the odd one below it",
+            );
+        }
+        if let Some(directory) = &self.data_dir {
+            let (single, several) = (directory.join("log.redb").exists(), directory.join("member-1").exists());
+            if (single && members > 1) || (several && members == 1) {
+                let message = format!("{} holds a cluster of another number of members", directory.display());
+                return Err(Error::new(ErrorKind::DataDirectory, message));
+            }
         }
         if self.clock == ClusterClock::Virtual && runtime.runtime_flavor() != RuntimeFlavor::CurrentThread {
             return invalid(
@@ -306,43 +316,26 @@ impl ClusterBuilder {
         self.data_dir.as_deref().map(|path| DataDirectory::open(path, self.key_dir.as_deref())).transpose()
     }
 
-    /// Puts the brain on a thread of its own, or beside the caller under virtual time.
-    fn place(&self, brain: Brain) -> Result<tokio::task::JoinHandle<()>, Error> {
-        if self.clock == ClusterClock::Virtual {
-            return Ok(tokio::spawn(brain.run()));
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .map_err(|source| Error::new(ErrorKind::Runtime, "cannot make the brain's runtime").because(source))?;
-        let (finished, done) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new()
-            .name("coracle-brain".into())
-            .spawn(move || {
-                runtime.block_on(brain.run());
-                let _ = finished.send(());
-            })
-            .map_err(|source| Error::new(ErrorKind::Runtime, "cannot start the brain's thread").because(source))?;
-        Ok(tokio::spawn(async move {
-            let _ = done.await;
-        }))
-    }
-
-    async fn start_nodes(&self, cluster: &mut Cluster, directory: Option<DataDirectory>) -> Result<(), Error> {
-        let process = Arc::clone(cluster.process());
+    /// Starts the node of a member.
+    pub(crate) async fn start_node(&self, site: &Site, member: &mut Member) -> Result<(), Error> {
+        let process = Arc::clone(&member.process);
         let (sender, news) = mpsc::unbounded_channel();
-        cluster.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news, self.scripts.clone()).run());
+        member.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news, self.scripts.clone()).run());
         let nodes = self.nodes.unwrap_or(usize::from(self.clock == ClusterClock::System));
         if nodes > 0 {
-            let joining = self.real_node(&process, &sender, directory).await?;
+            let joining = self.real_node(&process, &sender, site.directory_of(member.id), member.id).await?;
             let _ = sender.send(News::Join(Box::new(joining)));
         }
-        // The loop finds them by their annotation, as it does Nodes that a user makes.
+        Ok(())
+    }
+
+    /// Makes the fake nodes; the loop of the member that leads finds them by their annotation, as it does Nodes that a user makes.
+    async fn make_fake_nodes(&self, process: &Process) -> Result<(), Error> {
         for index in 0..self.fake_nodes {
             let mut config = NodeConfig::new(format!("fake-{index}"));
             config.capacity = self.capacity.unwrap_or(FAKE_CAPACITY);
             config.annotations.insert(FAKE_ANNOTATION.into(), "fake".into());
-            register(&process, &mut config).await?;
+            register(process, &mut config).await?;
         }
         Ok(())
     }
@@ -353,12 +346,13 @@ impl ClusterBuilder {
         process: &Arc<Process>,
         news: &mpsc::UnboundedSender<News>,
         directory: Option<DataDirectory>,
+        id: MemberId,
     ) -> Result<Joining, Error> {
         use coracle_runtime_wasm::Placement;
 
         use crate::node::{Host, Keeper};
 
-        let mut config = NodeConfig::new(if self.data_dir.is_some() { hostname() } else { "coracle".into() });
+        let mut config = NodeConfig::new(self.name_of(id));
         config.service_account_tokens = true;
         config.container_runtime_version = format!("wasmtime://{}", coracle_runtime_wasm::WASMTIME_VERSION);
         let placement = match self.clock {
@@ -380,11 +374,9 @@ impl ClusterBuilder {
             logs: Arc::clone(&process.logs),
             process: Arc::downgrade(process),
         });
-        let runtime = crate::images::start_wasm(self.data_dir.as_deref(), placement, self.images.clone(), host)?;
-        process.images.set(Arc::clone(&runtime));
-        if let Some(directory) = &self.data_dir {
-            process.logs.keep_in(&directory.join("logs"))?;
-        }
+        let folder = directory.as_ref().map(DataDirectory::path);
+        let runtime = crate::images::start_wasm(folder, placement, self.images.clone(), host)?;
+        process.images.set(&config.name, Arc::clone(&runtime), &self.images);
         let (keeper, checkpoint) = match directory {
             Some(directory) => {
                 let (keeper, checkpoint) = Keeper::open(directory, &config.name);
@@ -402,27 +394,12 @@ impl ClusterBuilder {
         _process: &Arc<Process>,
         _news: &mpsc::UnboundedSender<News>,
         _directory: Option<DataDirectory>,
+        _id: MemberId,
     ) -> Result<Joining, Error> {
         Err(Error::new(
             ErrorKind::Invalid,
             "this build has no container runtime: enable the feature `wasm`, or use fake nodes",
         ))
-    }
-
-    fn serve(
-        cluster: &mut Cluster,
-        authority: &Authority,
-        listener: TcpListener,
-        address: SocketAddr,
-    ) -> Result<(), Error> {
-        let process = Arc::clone(cluster.process());
-        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), advertised(address).ip()];
-        addresses.push(IpAddr::V4(Ipv4Addr::from(u32::from(process.options.service_network) + 1)));
-        addresses.dedup();
-        let tls = authority.server_config(&addresses)?;
-        let router = http::router(Arc::clone(&process));
-        cluster.spawn(http::listen::serve(process, listener, tls, router));
-        Ok(())
     }
 }
 
@@ -461,21 +438,11 @@ async fn register(process: &Process, config: &mut NodeConfig) -> Result<(), Erro
     Ok(())
 }
 
-/// The address that clients on this machine reach a listening socket by.
-fn advertised(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-    } else {
-        address
-    }
-}
-
 fn random_seed() -> Result<u64, Error> {
     let token = random_token()?;
     u64::from_str_radix(&token[..16], 16).map_err(|_| Error::randomness())
 }
 
-#[cfg(feature = "wasm")]
 fn hostname() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim().to_lowercase();

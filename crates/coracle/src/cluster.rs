@@ -1,44 +1,50 @@
 //! A running cluster, as an embedding program sees it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
 
 use coracle_api::registry::Registry;
 use coracle_api::{Method, Request, Resource, Response, Status, UserInfo};
 use coracle_base::Timestamp;
+use coracle_engine::{MemberRecord, Wants};
+use coracle_raft::MemberId;
 use coracle_store::View;
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::brain::Message;
+use crate::member::{Member, Site};
 use crate::process::Process;
+use crate::services::Opens;
 use crate::{ClusterBuilder, Error, ErrorKind, builder};
 
-/// How long a shutdown waits for a task before it is dropped.
-const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+/// How long a member that starts again may take to hear of a leader and to catch up.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(30);
+/// How long a transfer of the lead may take.
+const LEAD_WAIT: Duration = Duration::from_secs(10);
+/// Why locks are not poisoned.
+const UNBROKEN: &str = "nothing panics while it holds the lock";
 
 /// What an operation on a cluster gives.
 pub type ClusterResult<T> = Result<T, Error>;
 
-/// How clients get in.
-#[derive(Clone)]
-pub(crate) struct Credentials {
-    pub(crate) authority: String,
-    pub(crate) token: String,
-    pub(crate) address: Option<SocketAddr>,
-}
-
 /// A running cluster. Dropping it stops it without waiting; [`Self::shutdown`] waits until everything is written.
 pub struct Cluster {
-    process: Arc<Process>,
-    credentials: Credentials,
-    brain: Option<JoinHandle<()>>,
-    tasks: Vec<JoinHandle<()>>,
+    site: Arc<Site>,
+    members: RwLock<BTreeMap<MemberId, Member>>,
+    /// Members that were killed and still write what they have.
+    ending: Mutex<BTreeMap<MemberId, JoinHandle<()>>>,
+    /// The member that was asked last: it answers, if only that it stops, when none runs.
+    last: Mutex<Arc<Process>>,
 }
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("address", &self.credentials.address).finish_non_exhaustive()
+        f.debug_struct("Cluster").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
@@ -48,16 +54,92 @@ impl Cluster {
         ClusterBuilder::default()
     }
 
-    pub(crate) fn new(process: Arc<Process>, credentials: Credentials, brain: JoinHandle<()>) -> Self {
-        Self { process, credentials, brain: Some(brain), tasks: Vec::new() }
+    pub(crate) fn new(site: Arc<Site>, members: BTreeMap<MemberId, Member>) -> Self {
+        let first = members.values().next().map(|member| Arc::clone(&member.process));
+        let last = Mutex::new(first.expect("a cluster has a member"));
+        Self { site, members: RwLock::new(members), ending: Mutex::default(), last }
     }
 
-    pub(crate) fn process(&self) -> &Arc<Process> {
-        &self.process
+    /// The first member that runs.
+    pub(crate) fn process(&self) -> Arc<Process> {
+        let mut last = self.last.lock().expect(UNBROKEN);
+        if let Some(member) = self.members.read().expect(UNBROKEN).values().next() {
+            *last = Arc::clone(&member.process);
+        }
+        Arc::clone(&last)
     }
 
-    pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push(tokio::spawn(task));
+    /// Puts the members of a new cluster into its list.
+    pub(crate) async fn list_members(&self) -> ClusterResult<()> {
+        if self.site.settings.members_or_one() == 1 {
+            return Ok(());
+        }
+        for id in self.site.members() {
+            let process = self.process();
+            let view = process.view();
+            if MemberRecord::find(&view, id).is_some() {
+                continue;
+            }
+            let address = self.site.addresses.read().expect(UNBROKEN).get(&id).map(ToString::to_string);
+            let record = MemberRecord {
+                id,
+                name: self.site.settings.name_of(id),
+                addresses: address.into_iter().collect(),
+                wants: Wants::Voter,
+                identity: String::new(),
+            };
+            if let Some(transaction) = record.create(&view) {
+                // Who is there already was put there by a start before this one.
+                process.propose(transaction).await.map(drop)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts what belongs to a member beside its brain: its node, its listener, node ports.
+    pub(crate) async fn complete(
+        &self,
+        id: MemberId,
+        listener: Option<(TcpListener, SocketAddr)>,
+    ) -> ClusterResult<()> {
+        let Some(mut member) = self.members.write().expect(UNBROKEN).remove(&id) else { return Ok(()) };
+        let completed = self.start_rest(&mut member, listener).await;
+        self.members.write().expect(UNBROKEN).insert(id, member);
+        completed
+    }
+
+    async fn start_rest(&self, member: &mut Member, listener: Option<(TcpListener, SocketAddr)>) -> ClusterResult<()> {
+        let settings = &self.site.settings;
+        settings.start_node(&self.site, member).await?;
+        if let Some((listener, address)) = listener {
+            member.serve(&self.site, listener, address)?;
+        }
+        let single = settings.members_or_one() == 1;
+        let opens = if single { Opens::Always } else { Opens::WhileLeading };
+        crate::services::start(member, settings.node_ports(), opens);
+        Ok(())
+    }
+
+    /// The ids of the cluster's members, running or not.
+    pub fn members(&self) -> Vec<u64> {
+        self.site.members().map(|id| id.0).collect()
+    }
+
+    /// One member of the cluster, by its id; 1 is the first.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such member.
+    #[track_caller]
+    pub fn member(&self, id: u64) -> ClusterMember<'_> {
+        let id = MemberId(id);
+        assert!(self.site.members().any(|member| member == id), "the cluster has no member {}", id.0);
+        ClusterMember { cluster: self, id }
+    }
+
+    /// The member that leads, as far as those that run know.
+    pub fn leader(&self) -> Option<u64> {
+        self.members.read().expect(UNBROKEN).values().find(|member| *member.leads.borrow()).map(|member| member.id.0)
     }
 
     pub(crate) async fn until_bootstrapped(&self, timeout: Duration) -> ClusterResult<()> {
@@ -65,7 +147,7 @@ impl Cluster {
     }
 
     async fn until(&self, timeout: Duration, what: &str, reached: impl FnMut(&View) -> bool) -> ClusterResult<()> {
-        let mut views = self.process.views.clone();
+        let mut views = self.process().views.clone();
         match tokio::time::timeout(timeout, views.wait_for(reached)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::new(ErrorKind::Stopped, "the cluster has stopped")),
@@ -75,22 +157,24 @@ impl Cluster {
 
     /// The address that HTTPS is served at, when the cluster listens.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.credentials.address
+        let addresses = self.site.addresses.read().expect(UNBROKEN);
+        let running = self.members.read().expect(UNBROKEN);
+        running.keys().find_map(|id| addresses.get(id)).or_else(|| addresses.values().next()).copied()
     }
 
     /// The bearer token of the user `admin`.
     pub fn token(&self) -> &str {
-        &self.credentials.token
+        &self.site.identity.token
     }
 
     /// The certificate of the cluster's authority, PEM.
     pub fn ca_certificate(&self) -> &str {
-        &self.credentials.authority
+        &self.site.identity.authority.certificate
     }
 
     /// The cluster's wall clock, by which its objects are stamped; under [`crate::ClusterClock::Virtual`] not the machine's.
     pub fn now(&self) -> SystemTime {
-        let since = self.process.now().wall.saturating_since(Timestamp::EPOCH);
+        let since = self.site.clock.now().wall.saturating_since(Timestamp::EPOCH);
         SystemTime::UNIX_EPOCH + since
     }
 
@@ -100,7 +184,7 @@ impl Cluster {
         if request.user == UserInfo::default() {
             request.user = UserInfo::admin("admin");
         }
-        self.process.respond(request).await
+        self.process().respond(request).await
     }
 
     /// Applies every object of a YAML or JSON text, in order, as `kubectl apply --server-side` does, with the field manager
@@ -122,7 +206,7 @@ impl Cluster {
                 .query("fieldValidation", "Strict")
                 .content_type("application/apply-patch+yaml")
                 .json(document);
-            let response = self.process.respond(request).await;
+            let response = self.process().respond(request).await;
             match response.failure() {
                 Some(status) => return Err(Error::api(&status)),
                 None => applied.push(response.value()),
@@ -157,44 +241,208 @@ impl Cluster {
     ///
     /// When the bytes are no WebAssembly, the name is no image name, or the cluster has no node that runs WebAssembly.
     pub fn add_image(&self, name: &str, bytes: &[u8]) -> ClusterResult<()> {
-        self.process.images.import(name, bytes).map(|_| ()).map_err(|status| Error::api(&status))
+        self.site.images.import(name, bytes).map(|_| ()).map_err(|status| Error::api(&status))
     }
 
     /// A `kube::Client` that talks to the cluster without a socket, as the user `admin`.
     #[cfg(feature = "client")]
     pub fn client(&self) -> kube::Client {
-        use tower::ServiceExt as _;
-        let trusted = crate::http::Trusted(UserInfo::admin("admin"));
-        let router = crate::http::router(Arc::clone(&self.process));
-        let service = router.map_request(move |request: ::http::Request<kube::client::Body>| {
-            let mut request = request.map(axum::body::Body::new);
-            request.extensions_mut().insert(trusted.clone());
-            request
-        });
-        kube::Client::new(service, "default")
+        client_of(self.process())
     }
 
     /// Waits until the cluster is told to stop.
     pub async fn stopped(&self) {
-        self.process.shutdown.cancelled().await;
+        self.site.shutdown.cancelled().await;
     }
 
     /// Stops the nodes and the API server and waits until everything is written. State that is kept in a directory is all
     /// there at the next start.
-    pub async fn shutdown(mut self) {
-        self.process.shutdown.cancel();
-        for task in self.tasks.drain(..) {
-            let _ = tokio::time::timeout(SHUTDOWN_WAIT, task).await;
-        }
-        if let Some(brain) = self.brain.take() {
-            let _ = tokio::time::timeout(SHUTDOWN_WAIT, brain).await;
-        }
+    pub async fn shutdown(self) {
+        self.site.shutdown.cancel();
+        let members = std::mem::take(&mut *self.members.write().expect(UNBROKEN));
+        let stopping = members.into_values().map(|member| member.stop(&self.site));
+        futures_util::future::join_all(stopping).await;
+        let ending = std::mem::take(&mut *self.ending.lock().expect(UNBROKEN));
+        futures_util::future::join_all(ending.into_values()).await;
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.process.shutdown.cancel();
+        self.site.shutdown.cancel();
+    }
+}
+
+#[cfg(feature = "client")]
+fn client_of(process: Arc<Process>) -> kube::Client {
+    use tower::ServiceExt as _;
+    let trusted = crate::http::Trusted(UserInfo::admin("admin"));
+    let router = crate::http::router(process);
+    let service = router.map_request(move |request: ::http::Request<kube::client::Body>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(trusted.clone());
+        request
+    });
+    kube::Client::new(service, "default")
+}
+
+/// How a member stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberStatus {
+    /// `leader`, `follower`, `candidate` or `learner`.
+    pub role: String,
+    /// Its term.
+    pub term: u64,
+    /// The index up to which it knows the log to be decided.
+    pub commit: u64,
+    /// The index up to which its state is.
+    pub applied: u64,
+}
+
+/// One member of a cluster.
+#[derive(Clone, Copy)]
+pub struct ClusterMember<'a> {
+    cluster: &'a Cluster,
+    id: MemberId,
+}
+
+impl std::fmt::Debug for ClusterMember<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterMember").field("id", &self.id.0).finish_non_exhaustive()
+    }
+}
+
+impl ClusterMember<'_> {
+    fn process(&self) -> ClusterResult<Arc<Process>> {
+        let members = self.cluster.members.read().expect(UNBROKEN);
+        let stopped = || Error::new(ErrorKind::Stopped, format!("member {} does not run", self.id.0));
+        members.get(&self.id).map(|member| Arc::clone(&member.process)).ok_or_else(stopped)
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.process().is_ok()
+    }
+
+    /// Whether it leads.
+    pub fn is_leader(&self) -> bool {
+        self.process().is_ok_and(|process| *process.leads.borrow())
+    }
+
+    /// The address that it serves HTTPS at, where the cluster listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.cluster.site.addresses.read().expect(UNBROKEN).get(&self.id).copied()
+    }
+
+    /// A `kube::Client` of this member, without a socket, as the user `admin`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    #[cfg(feature = "client")]
+    pub fn client(&self) -> ClusterResult<kube::Client> {
+        Ok(client_of(self.process()?))
+    }
+
+    /// Makes a request to this member as the user `admin` and waits for its whole answer.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub async fn request(&self, mut request: Request) -> ClusterResult<Response> {
+        if request.user == UserInfo::default() {
+            request.user = UserInfo::admin("admin");
+        }
+        Ok(self.process()?.respond(request).await)
+    }
+
+    /// How it stands.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub async fn status(&self) -> ClusterResult<MemberStatus> {
+        let (reply, status) = oneshot::channel();
+        let stopped = |_| Error::new(ErrorKind::Stopped, format!("member {} does not run", self.id.0));
+        let process = self.process()?;
+        let _ = process.brain.send(Message::Status(reply)).await;
+        let status = status.await.map_err(stopped)?;
+        Ok(MemberStatus {
+            role: format!("{:?}", status.role).to_lowercase(),
+            term: status.term,
+            commit: status.commit,
+            applied: status.applied,
+        })
+    }
+
+    /// Asks that it leads, and waits until it does.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or does not come to lead within ten seconds: it may be too far behind, or have no vote.
+    pub async fn lead(&self) -> ClusterResult<()> {
+        let process = self.process()?;
+        let _ = process.brain.send(Message::TransferLead(self.id)).await;
+        let mut leads = process.leads.clone();
+        let led = tokio::time::timeout(LEAD_WAIT, leads.wait_for(|leads| *leads)).await;
+        match led {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::new(ErrorKind::Timeout, format!("member {} did not come to lead", self.id.0))),
+        }
+    }
+
+    /// Kills it: nobody hears of it any more, requests under way have no answer, its node's pods are gone. It keeps what was durable,
+    /// in memory too. Nothing happens when it does not run.
+    pub fn kill(&self) {
+        let member = self.cluster.members.write().expect(UNBROKEN).remove(&self.id);
+        if let Some(member) = member {
+            member.cut(&self.cluster.site);
+            let site = Arc::clone(&self.cluster.site);
+            let ending = tokio::spawn(async move { member.stop(&site).await });
+            self.cluster.ending.lock().expect(UNBROKEN).insert(self.id, ending);
+        }
+    }
+
+    /// Stops it and waits until everything is written. Nothing happens when it does not run.
+    pub async fn stop(&self) {
+        let member = self.cluster.members.write().expect(UNBROKEN).remove(&self.id);
+        if let Some(member) = member {
+            member.stop(&self.cluster.site).await;
+        }
+    }
+
+    /// Starts it again, from what it kept; returns when it has caught up and its node is there. What was imported into its image store
+    /// while the cluster is in memory has to be imported again.
+    ///
+    /// # Errors
+    ///
+    /// When it runs, its address is taken, its data cannot be used, or it does not hear of a leader in time.
+    pub async fn start(&self) -> ClusterResult<()> {
+        let (cluster, id) = (self.cluster, self.id);
+        if self.is_running() {
+            return Err(Error::new(ErrorKind::Invalid, format!("member {} runs already", id.0)));
+        }
+        let ending = cluster.ending.lock().expect(UNBROKEN).remove(&id);
+        if let Some(ending) = ending {
+            let _ = ending.await;
+        }
+        let listener = match self.address() {
+            Some(address) => Some((crate::http::listen::bind(address).await?, address)),
+            None => None,
+        };
+        let member = Member::begin(&cluster.site, id, self.address())?;
+        let mut views = member.process.views.clone();
+        cluster.members.write().expect(UNBROKEN).insert(id, member);
+        let current = views.wait_for(builder::is_bootstrapped);
+        match tokio::time::timeout(CATCH_UP_WAIT, current).await {
+            Ok(Ok(_)) => cluster.complete(id, listener).await,
+            Ok(Err(_)) => Err(Error::new(ErrorKind::Stopped, format!("member {} was stopped", id.0))),
+            Err(_) => {
+                let what = format!("member {} hears of no leader within {} s", id.0, CATCH_UP_WAIT.as_secs());
+                Err(Error::new(ErrorKind::Timeout, what))
+            }
+        }
     }
 }
 

@@ -50,6 +50,11 @@ impl DataDirectory {
         Ok(Self { path: path.to_owned(), sealer })
     }
 
+    /// A folder of it, with the same keys.
+    pub(crate) fn folder(&self, name: &str) -> Self {
+        Self { path: self.path.join(name), sealer: self.sealer.clone() }
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -168,7 +173,7 @@ pub fn delete_data(directory: &Path) -> Result<(), Error> {
 }
 
 /// A directory that only this user may enter.
-fn private_directory(directory: &Path) -> std::io::Result<()> {
+pub(crate) fn private_directory(directory: &Path) -> std::io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! What a cluster proves itself with: its authority, the administrator's token, and the key of ServiceAccounts' tokens.
 
 use std::fs;
+use std::sync::Arc;
 
 use crate::Error;
 use crate::data_directory::{DataDirectory, write_private};
@@ -11,13 +12,13 @@ use crate::tokens::TokenKey;
 pub(crate) struct Identity {
     pub(crate) authority: Authority,
     pub(crate) token: String,
-    pub(crate) token_key: TokenKey,
+    pub(crate) token_key: Arc<TokenKey>,
 }
 
 impl Identity {
     /// A new one, for a cluster in memory.
     pub(crate) fn generate() -> Result<Self, Error> {
-        let token_key = TokenKey::read(&TokenKey::generate()?)?;
+        let token_key = Arc::new(TokenKey::read(&TokenKey::generate()?)?);
         Ok(Self { authority: Authority::generate()?, token: random_token()?, token_key })
     }
 
@@ -43,7 +44,7 @@ impl Identity {
             write_private(&path, &random_token()?)?;
         }
         let token = read(directory, "admin.token")?.trim().to_owned();
-        let token_key = TokenKey::read(&directory.kept("sa.key", TokenKey::generate)?)?;
+        let token_key = Arc::new(TokenKey::read(&directory.kept("sa.key", TokenKey::generate)?)?);
         Ok(Self { authority, token, token_key })
     }
 }

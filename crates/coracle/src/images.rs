@@ -1,4 +1,4 @@
-//! The images of the process's node: what `coracle image` and [`crate::Cluster::add_image`] reach.
+//! The images of the process's nodes: what `coracle image` and [`crate::Cluster::add_image`] reach.
 
 use coracle_api::{Reason, Status};
 use serde::{Deserialize, Serialize};
@@ -15,48 +15,83 @@ pub struct ImageRecord {
     pub digest: String,
     /// Its size in bytes.
     pub size: u64,
-    /// When it was imported, RFC 3339.
+    /// When it was imported, RFC 3339; empty: it is built into the program.
     pub created: String,
 }
 
 #[cfg(feature = "wasm")]
 mod wasm {
+    use std::collections::BTreeMap;
     use std::path::Path;
-    use std::sync::{Arc, OnceLock};
+    use std::sync::{Arc, OnceLock, RwLock};
 
     use coracle_node::runtime::RuntimeHost;
     use coracle_runtime_wasm::{Placement, WasmOptions, WasmRuntime};
+    use sha2::{Digest as _, Sha256};
 
     use super::{ImageRecord, Reason, Status, no_store};
     use crate::builder::Image;
     use crate::{Error, ErrorKind};
 
-    /// The image store of the node that runs WebAssembly, once there is one.
+    /// The image stores of the nodes that run WebAssembly, by the nodes' names. They hold the same: what is imported is given to all.
     #[derive(Debug, Default)]
     pub(crate) struct Images {
-        runtime: OnceLock<Arc<WasmRuntime>>,
+        runtimes: RwLock<BTreeMap<String, Arc<WasmRuntime>>>,
+        builtin: OnceLock<Vec<ImageRecord>>,
     }
 
     impl Images {
-        pub(crate) fn set(&self, runtime: Arc<WasmRuntime>) {
-            // A process has one such node.
-            let _ = self.runtime.set(runtime);
+        pub(crate) fn set(&self, node: &str, runtime: Arc<WasmRuntime>, builtin: &[Image]) {
+            // The same for every node.
+            let _ = self.builtin.set(builtin.iter().map(builtin_record).collect());
+            self.runtimes.write().expect("nothing panics while it holds the lock").insert(node.to_owned(), runtime);
         }
 
-        fn runtime(&self) -> Result<&Arc<WasmRuntime>, Status> {
-            self.runtime.get().ok_or_else(no_store)
+        /// A node is gone.
+        pub(crate) fn forget(&self, node: &str) {
+            self.runtimes.write().expect("nothing panics while it holds the lock").remove(node);
+        }
+
+        fn all(&self) -> Vec<Arc<WasmRuntime>> {
+            self.runtimes.read().expect("nothing panics while it holds the lock").values().cloned().collect()
+        }
+
+        fn runtime(&self) -> Result<Arc<WasmRuntime>, Status> {
+            self.all().into_iter().next().ok_or_else(no_store)
         }
 
         pub(crate) fn import(&self, name: &str, bytes: &[u8]) -> Result<ImageRecord, Status> {
-            self.runtime()?.import(name, bytes).map(record).map_err(|error| refused(&error))
+            let mut imported = Err(no_store());
+            for runtime in self.all() {
+                imported = Ok(runtime.import(name, bytes).map(record).map_err(|error| refused(&error))?);
+            }
+            imported
         }
 
         pub(crate) fn list(&self) -> Result<Vec<ImageRecord>, Status> {
-            Ok(self.runtime()?.list().into_iter().map(record).collect())
+            let mut images: Vec<ImageRecord> = self.runtime()?.list().into_iter().map(record).collect();
+            let builtin = self.builtin.get().into_iter().flatten();
+            // What was imported under the same name stands in front of what is built in.
+            let shown: Vec<ImageRecord> = builtin
+                .filter(|image| images.iter().all(|other| !is_same(&other.name, &image.name)))
+                .cloned()
+                .collect();
+            images.extend(shown);
+            images.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(images)
         }
 
         pub(crate) fn remove(&self, name: &str) -> Result<(), Status> {
-            removed(name, self.runtime()?.remove(name))
+            if self.builtin.get().into_iter().flatten().any(|image| is_same(&image.name, name))
+                && self.runtime()?.list().iter().all(|image| !is_same(&image.name, name))
+            {
+                return Err(Status::bad_request(format!("image {name:?} is built into the program")));
+            }
+            let mut outcome = Err(no_store());
+            for runtime in self.all() {
+                outcome = removed(name, runtime.remove(name));
+            }
+            outcome
         }
     }
 
@@ -70,6 +105,18 @@ mod wasm {
 
     pub(super) fn refused(error: &coracle_runtime_wasm::Error) -> Status {
         Status::bad_request(sentence(error))
+    }
+
+    fn builtin_record(image: &Image) -> ImageRecord {
+        let digest =
+            Sha256::digest(&image.bytes).iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"));
+        ImageRecord { name: image.name.clone(), digest, size: image.bytes.len() as u64, created: String::new() }
+    }
+
+    /// Whether two names are of the same image, however they are written.
+    fn is_same(a: &str, b: &str) -> bool {
+        let canonical = |name: &str| coracle_runtime_wasm::canonical_image_name(name).ok();
+        a == b || canonical(a).is_some_and(|name| canonical(b) == Some(name))
     }
 
     pub(super) fn record(image: coracle_runtime_wasm::Image) -> ImageRecord {
@@ -126,6 +173,8 @@ pub(crate) struct Images;
 
 #[cfg(not(feature = "wasm"))]
 impl Images {
+    pub(crate) fn forget(&self, _node: &str) {}
+
     pub(crate) fn import(&self, _name: &str, _bytes: &[u8]) -> Result<ImageRecord, Status> {
         Err(no_store())
     }

@@ -156,7 +156,17 @@ impl NodeLoop {
 
     /// Runs until the cluster stops.
     pub(crate) async fn run(mut self) {
+        self.work().await;
+        // What ran here is not reached any more.
+        for name in self.seats.keys() {
+            self.process.nodes.forget(name);
+            self.process.images.forget(name);
+        }
+    }
+
+    async fn work(&mut self) {
         let mut views = self.process.views.clone();
+        let mut leads = self.process.leads.clone();
         self.look();
         loop {
             let clock = self.process.clock;
@@ -174,6 +184,12 @@ impl NodeLoop {
                     Some(news) => self.take(news),
                     None => return,
                 },
+                changed = leads.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.look();
+                }
                 changed = views.changed() => {
                     if changed.is_err() {
                         return;
@@ -235,7 +251,17 @@ impl NodeLoop {
     }
 
     /// Gives every Node that says that it is fake an agent, and takes the agents of those that are gone away.
+    ///
+    /// Only the member that leads does so: somebody must, and only one.
     fn adopt(&mut self, view: &View) {
+        if !*self.process.leads.borrow() {
+            self.nodes_seen = Revision(0);
+            let adopted = self.seats.iter().filter(|(_, seat)| seat.adopted).map(|(name, _)| name.clone());
+            for name in adopted.collect::<Vec<_>>() {
+                self.dismiss(&name);
+            }
+            return;
+        }
         if view.last_change(&NODES) <= self.nodes_seen {
             return;
         }
@@ -245,10 +271,7 @@ impl NodeLoop {
             (seat.adopted && !there).then(|| name.clone())
         };
         for name in self.seats.iter().filter_map(gone).collect::<Vec<_>>() {
-            self.seats.remove(&name);
-            self.feed.remove(&name);
-            self.timers.remove(&name);
-            self.process.nodes.forget(&name);
+            self.dismiss(&name);
         }
         let new: Vec<NodeConfig> = view
             .list(&NODES, None)
@@ -262,6 +285,13 @@ impl NodeLoop {
                 Joining { name, agent, runtime: Carrier::Fake(FakeNode::scripted(&self.scripts)), keeper: None };
             self.join(joining, true);
         }
+    }
+
+    fn dismiss(&mut self, name: &str) {
+        self.seats.remove(name);
+        self.feed.remove(name);
+        self.timers.remove(&name.to_owned());
+        self.process.nodes.forget(name);
     }
 
     fn tell(&mut self, node: &str, event: WatchEvent) {

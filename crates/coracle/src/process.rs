@@ -1,12 +1,13 @@
 //! One member's process: what every handler, task and node of it shares, and the way of a request through it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coracle_api::{Reason, Request, Response, Status};
 use coracle_apiserver::{Heartbeats, Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
 use coracle_base::{Now, Rng};
+use coracle_engine::needs_read;
 use coracle_store::{Applied, Refused, Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use crate::images::Images;
 use crate::logs::LogStore;
 use crate::metrics::Metrics;
 use crate::node::Nodes;
+use crate::peers::Peers;
 use crate::tls::Authority;
 
 /// How long a read waits for a revision that the member has not reached (Kubernetes' own three seconds).
@@ -46,13 +48,21 @@ pub(crate) struct Process {
     pub(crate) authority: Authority,
     pub(crate) brain: mpsc::Sender<Message>,
     pub(crate) views: watch::Receiver<View>,
+    /// Whether this member leads.
+    pub(crate) leads: watch::Receiver<bool>,
+    /// Whether this member is the only one: then its view is always the newest.
+    pub(crate) alone: AtomicBool,
     pub(crate) heartbeats: Heartbeats,
-    pub(crate) nodes: Nodes,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) turns: Turns,
-    pub(crate) images: Images,
+    pub(crate) images: Arc<Images>,
     pub(crate) logs: Arc<LogStore>,
     pub(crate) metrics: Metrics,
+    /// This member stops.
     pub(crate) shutdown: CancellationToken,
+    /// Every member of the process stops.
+    pub(crate) cluster_shutdown: CancellationToken,
     pub(crate) rng: Mutex<Rng>,
     pub(crate) served: AtomicU64,
 }
@@ -80,6 +90,12 @@ impl Process {
 
     async fn answer_in_term(&self, request: Request, term: Option<u64>) -> Answer {
         self.served.fetch_add(1, Ordering::Relaxed);
+        if term.is_none()
+            && needs_read(&request)
+            && let Err(status) = self.read().await
+        {
+            return Answer::Response(status.into());
+        }
         let mut machine = RequestMachine::new(Arc::clone(&self.options), request, self.fork_rng());
         machine = machine.with_heartbeats(self.heartbeats.clone());
         let mut resume = Resume::Start;
@@ -109,6 +125,25 @@ impl Process {
         }
     }
 
+    /// Waits until the view has everything that was acknowledged before now.
+    async fn read(&self) -> Result<(), Status> {
+        if self.alone.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (reply, readable) = oneshot::channel();
+        if self.brain.send(Message::Read(reply)).await.is_err() {
+            return Err(stopping());
+        }
+        tokio::select! {
+            readable = readable => match readable {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(timed_out()),
+                Err(_) => Err(stopping()),
+            },
+            () = self.shutdown.cancelled() => Err(stopping()),
+        }
+    }
+
     /// The same for a request that must end in a whole response: those of nodes.
     pub(crate) async fn respond(&self, request: Request) -> Response {
         Self::whole(self.answer(request).await)
@@ -126,7 +161,7 @@ impl Process {
         }
     }
 
-    async fn propose(&self, transaction: Transaction) -> Result<Result<Applied, Refused>, Status> {
+    pub(crate) async fn propose(&self, transaction: Transaction) -> Result<Result<Applied, Refused>, Status> {
         let (reply, settled) = oneshot::channel();
         if self.brain.send(Message::Submit(transaction, reply)).await.is_err() {
             return Err(stopping());
@@ -135,13 +170,13 @@ impl Process {
             Ok(Ok(Settled::Applied(outcome))) => Ok(outcome),
             Ok(Ok(Settled::NotLeader)) => Err(unavailable("there is no leader; try again")),
             Ok(Err(_)) => Err(stopping()),
-            Ok(Ok(Settled::Unknown)) | Err(_) => Err(Status::failure(
-                504,
-                Some(Reason::Timeout),
-                "Timeout: request did not complete within the allotted timeout",
-            )),
+            Ok(Ok(Settled::Unknown)) | Err(_) => Err(timed_out()),
         }
     }
+}
+
+fn timed_out() -> Status {
+    Status::failure(504, Some(Reason::Timeout), "Timeout: request did not complete within the allotted timeout")
 }
 
 fn stopping() -> Status {

@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Cluster;
 use crate::dialer::{self, ServicePort};
+use crate::member::Member;
 use crate::process::Process;
 
 /// How many connections one node port has at a time; more wait in the operating system's queue. Each holds a socket and the
@@ -31,11 +31,20 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The name that events come from.
 const COMPONENT: &str = "coracle-node-ports";
 
+/// Who opens node ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opens {
+    /// This member, always.
+    Always,
+    /// This member while it leads: others of the same process would want the same ports.
+    WhileLeading,
+}
+
 /// Opens node ports on an address; without one they stay closed.
-pub(crate) fn start(cluster: &mut Cluster, address: Option<IpAddr>) {
+pub(crate) fn start(member: &mut Member, address: Option<IpAddr>, opens: Opens) {
     if let Some(address) = address {
-        let process = Arc::clone(cluster.process());
-        cluster.spawn(NodePorts::new(process, address).run());
+        let process = Arc::clone(&member.process);
+        member.spawn(NodePorts::new(process, address, opens).run());
     }
 }
 
@@ -54,30 +63,37 @@ struct Slot {
 struct NodePorts {
     process: Arc<Process>,
     address: IpAddr,
+    opens: Opens,
     slots: BTreeMap<u16, Slot>,
     recorder: EventRecorder,
     rng: Rng,
 }
 
 impl NodePorts {
-    fn new(process: Arc<Process>, address: IpAddr) -> Self {
+    fn new(process: Arc<Process>, address: IpAddr, opens: Opens) -> Self {
         let rng = process.fork_rng();
-        Self { process, address, slots: BTreeMap::new(), recorder: EventRecorder::default(), rng }
+        Self { process, address, opens, slots: BTreeMap::new(), recorder: EventRecorder::default(), rng }
     }
 
     async fn run(mut self) {
         let process = Arc::clone(&self.process);
         let mut views = process.views.clone();
+        let mut leads = process.leads.clone();
         loop {
             let view = views.borrow_and_update().clone();
             let seen = view.last_change(&SERVICES);
-            self.follow(&view).await;
+            if *leads.borrow_and_update() || self.opens == Opens::Always {
+                self.follow(&view).await;
+            } else {
+                self.slots.clear();
+            }
             drop(view);
             let retry = Instant::now() + RETRY_AFTER;
             let fails = self.slots.values().any(|slot| slot.open.is_none());
             tokio::select! {
                 changed = views.wait_for(|view| view.last_change(&SERVICES) != seen) => if changed.is_err() { return },
                 () = sleep_until(retry), if fails => {}
+                changed = leads.changed() => if changed.is_err() { return },
                 () = process.shutdown.cancelled() => return,
             }
         }

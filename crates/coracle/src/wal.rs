@@ -15,7 +15,7 @@ use coracle_store::{Store, StoreOptions, View};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use crate::brain::Message;
-use crate::data_directory::DataDirectory;
+use crate::data_directory::{DataDirectory, private_directory};
 use crate::node::private_file;
 use crate::seal::Sealer;
 use crate::{Error, ErrorKind};
@@ -51,8 +51,27 @@ pub(crate) enum Job {
 /// The log's thread. Its queue is bounded by the brain, which has few batches on their way.
 #[derive(Debug)]
 pub(crate) struct Wal {
+    directory: DataDirectory,
     jobs: Sender<Job>,
     done: tokio::sync::oneshot::Receiver<()>,
+}
+
+/// The snapshots of a log, as other members get and give them.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    directory: DataDirectory,
+}
+
+impl Snapshots {
+    /// The snapshot of this index, if it is there and whole.
+    pub(crate) fn read(&self, index: u64) -> Option<Bytes> {
+        self.directory.read(&snapshot_file(index)).ok().flatten().map(Bytes::from)
+    }
+
+    /// Keeps a snapshot that another member sent. It counts when the log names it.
+    pub(crate) fn write(&self, index: u64, state: &[u8]) -> std::io::Result<()> {
+        self.directory.write(&snapshot_file(index), state)
+    }
 }
 
 /// What was found at start.
@@ -71,21 +90,27 @@ impl Wal {
         brain: tokio::sync::mpsc::Sender<Message>,
     ) -> Result<Self, Error> {
         let (jobs, queue) = channel();
+        let writer = directory.clone();
         let (finished, done) = tokio::sync::oneshot::channel();
         std::thread::Builder::new()
             .name("coracle-wal".into())
             .spawn(move || {
-                run(&directory, &database, &queue, &brain);
+                run(&writer, &database, &queue, &brain);
                 drop(database);
                 let _ = finished.send(());
             })
             .map_err(|source| Error::new(ErrorKind::DataDirectory, "cannot start the log's thread").because(source))?;
-        Ok(Self { jobs, done })
+        Ok(Self { directory, jobs, done })
     }
 
     /// Hands over a job. When the thread is gone, because the disk failed, the job is dropped and nothing is answered any more.
     pub(crate) fn send(&self, job: Job) {
         let _ = self.jobs.send(job);
+    }
+
+    /// The snapshots beside the log.
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        Snapshots { directory: self.directory.clone() }
     }
 
     /// Writes what is queued, and closes the file.
@@ -98,6 +123,7 @@ impl Wal {
 /// Opens the log's file, which one process at a time may do.
 pub(crate) fn lock(directory: &DataDirectory) -> Result<Database, Error> {
     let path = directory.path().join(LOG);
+    private_directory(directory.path()).map_err(|source| Error::file("create", directory.path(), source))?;
     if !path.exists() {
         private_file(&path).map_err(|source| Error::file("create", &path, source))?;
     }

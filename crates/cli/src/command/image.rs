@@ -94,8 +94,12 @@ fn list(images: &[ImageRecord]) {
     say(&format!("{:width$}   {:19}   {:>10}   CREATED", "NAME", "DIGEST", "SIZE"));
     for image in images {
         let digest = image.digest.get(..19).unwrap_or(&image.digest);
-        say(&format!("{:width$}   {digest:19}   {:>10}   {}", image.name, image.size, image.created));
+        say(&format!("{:width$}   {digest:19}   {:>10}   {}", image.name, image.size, created(image)));
     }
+}
+
+fn created(image: &ImageRecord) -> &str {
+    if image.created.is_empty() { "built in" } else { &image.created }
 }
 
 /// Percent-encodes a query's value.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use coracle::Cluster;
@@ -16,6 +17,10 @@ use crate::kubeconfig::{self, Entry};
 use crate::manifest::{self, Manifests};
 use crate::progress;
 use crate::terminal::say;
+
+/// How often, and how far apart, a node port is looked at before it counts as closed.
+const PORT_TRIES: u32 = 20;
+const PORT_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) async fn run(up: Up) -> Result<()> {
     let manifests = manifest::read(&up.manifests)?;
@@ -51,7 +56,8 @@ async fn on_running(entry: &Entry, connection: &Connection, manifests: &Manifest
 }
 
 async fn start(up: &Up, data_dir: Option<&Path>) -> Result<Cluster> {
-    let mut builder = Cluster::builder().listen(up.listen).nodes(up.nodes).fake_nodes(up.fake_nodes);
+    let mut builder =
+        Cluster::builder().listen(up.listen).members(up.members).nodes(up.nodes).fake_nodes(up.fake_nodes);
     let node_ports = if up.listen.ip().is_unspecified() { up.listen.ip() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
     builder = builder.node_port_address(node_ports);
     if let Some(directory) = data_dir {
@@ -82,6 +88,11 @@ async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &
     let path = kubeconfig::path(up.which.kubeconfig.as_deref())?;
     let current = kubeconfig::write(&path, &entry)?;
     say(&format!("Coracle {} serves Kubernetes at {}.", env!("CARGO_PKG_VERSION"), entry.server));
+    for id in cluster.members().into_iter().skip(1) {
+        if let Some(address) = cluster.member(id).address() {
+            say(&format!("Member {id} serves it at https://{}.", std::net::SocketAddr::new(host, address.port())));
+        }
+    }
     let connection = Connection::inside(cluster.client());
     let stop = stop_signal(cluster);
     let mut stop = std::pin::pin!(stop);
@@ -166,6 +177,18 @@ fn title(object: &Value) -> String {
     }
 }
 
+/// Whether somebody listens at a node port; they are opened a moment after their Services are there.
+async fn is_open(port: u64) -> bool {
+    let Ok(port) = u16::try_from(port) else { return false };
+    for _ in 0..PORT_TRIES {
+        if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            return true;
+        }
+        tokio::time::sleep(PORT_INTERVAL).await;
+    }
+    false
+}
+
 /// Says how to reach what runs.
 async fn reach(connection: &Connection, kubectl: Option<(&Up, &Path, Option<String>)>) -> Result<()> {
     let services = connection.get("/api/v1/services").await?;
@@ -173,7 +196,13 @@ async fn reach(connection: &Connection, kubectl: Option<(&Up, &Path, Option<Stri
         for port in service["spec"]["ports"].as_array().into_iter().flatten() {
             if let Some(node_port) = port["nodePort"].as_u64() {
                 let name = service["metadata"]["name"].as_str().unwrap_or_default();
-                say(&format!("Service {name}: http://127.0.0.1:{node_port}"));
+                if is_open(node_port).await {
+                    say(&format!("Service {name}: http://127.0.0.1:{node_port}"));
+                } else {
+                    say(&format!(
+                        "Service {name}: node port {node_port} is not open here; `kubectl describe service {name}` says why."
+                    ));
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Coracle's own routes beside Kubernetes': metrics, the images of the node, certificates of users. Who may use them the roles say:
+//! Coracle's own routes beside Kubernetes': metrics, the images of the node, the members, certificates of users. Who may use them the roles say:
 //! by default `system:masters` all of them, and `system:monitoring` the metrics.
 
 use std::sync::Arc;
@@ -6,11 +6,14 @@ use std::sync::Arc;
 use axum::body::Body;
 use coracle_api::{Request, Status, UserInfo};
 use coracle_apiserver::rbac::check_path;
+use coracle_engine::MemberRecord;
+use coracle_raft::MemberId;
 use http::request::Parts;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
 use super::{body, method, passed_headers, query, read_body};
+use crate::brain::Message;
 use crate::images::IMAGE_BYTES_MAX;
 use crate::process::Process;
 
@@ -53,20 +56,51 @@ pub(super) async fn serve(
             process.images.remove(&name(parts)?)?;
             Ok(json_response(&json!({})))
         }
+        ("/coracle/v1/members", &Method::GET) => Ok(json_response(&members(process).await)),
+        ("/coracle/v1/members/transfer-leader", &Method::POST) => {
+            transfer_lead(process, parts).await?;
+            Ok(json_response(&json!({})))
+        }
         ("/coracle/v1/users", &Method::POST) => {
             let body = read_body(body, USER_BYTES_MAX).await?;
             Ok(json_response(&sign_user(process, &body)?))
         }
         ("/coracle/v1/shutdown", &Method::POST) => {
             tracing::info!(user = user.name, "asked to stop");
-            process.shutdown.cancel();
+            process.cluster_shutdown.cancel();
             Ok(json_response(&json!({})))
         }
-        ("/metrics" | "/coracle/v1/images" | "/coracle/v1/shutdown" | "/coracle/v1/users", _) => {
-            Err(Status::method_not_allowed())
-        }
+        (
+            "/metrics"
+            | "/coracle/v1/images"
+            | "/coracle/v1/shutdown"
+            | "/coracle/v1/users"
+            | "/coracle/v1/members"
+            | "/coracle/v1/members/transfer-leader",
+            _,
+        ) => Err(Status::method_not_allowed()),
         _ => Err(Status::unknown_path()),
     }
+}
+
+/// The list of members, and how those stand that run.
+async fn members(process: &Process) -> Value {
+    let mut members = Vec::new();
+    for record in MemberRecord::all(&process.view()) {
+        let status = process.peers.status(record.id).await;
+        members.push(json!({ "id": record.id, "name": record.name, "addresses": record.addresses, "status": status }));
+    }
+    json!({ "members": members })
+}
+
+/// Asks that the member of the query leads.
+async fn transfer_lead(process: &Process, parts: &Parts) -> Result<(), Status> {
+    let pairs = query(parts.uri.query().unwrap_or_default());
+    let id = pairs.iter().find(|(key, _)| key == "id").and_then(|(_, value)| value.parse().ok()).map(MemberId);
+    let member = id.and_then(|id| MemberRecord::find(&process.view(), id));
+    let member = member.ok_or_else(|| Status::bad_request("the query must have the id of a member"))?;
+    let sent = process.brain.send(Message::TransferLead(member.id)).await;
+    sent.map_err(|_| Status::internal("the member is stopping"))
 }
 
 /// A certificate for a user: `user`, `group`, `days` and the certificate `request` that his key signed.
