@@ -19,7 +19,6 @@ impl Errno {
     pub(super) const NOTDIR: Self = Self(54);
     pub(super) const NOTEMPTY: Self = Self(55);
     pub(super) const PERM: Self = Self(63);
-    pub(super) const ROFS: Self = Self(69);
     pub(super) const SPIPE: Self = Self(70);
     pub(super) const XDEV: Self = Self(75);
 }

@@ -91,9 +91,9 @@ impl Descriptors {
     pub(super) fn file(&mut self, number: u32) -> Result<&mut OpenFile, Errno> {
         match self.0.get_mut(&number) {
             Some(Descriptor::File(file)) => Ok(file),
-            Some(Descriptor::Folder { .. }) => Err(Errno::ISDIR),
+            // As in production: a folder is not open as a file.
+            Some(Descriptor::Folder { .. }) | None => Err(Errno::BADF),
             Some(Descriptor::Input | Descriptor::Output(_)) => Err(Errno::SPIPE),
-            None => Err(Errno::BADF),
         }
     }
 

@@ -3,4 +3,5 @@
 mod commands;
 mod limits;
 mod services;
+mod simulated;
 mod support;

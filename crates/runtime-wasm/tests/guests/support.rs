@@ -140,14 +140,7 @@ impl World {
         let runtime = WasmRuntime::new(options, Arc::clone(&host) as Arc<dyn RuntimeHost>).unwrap();
         host.runtime.set(Arc::downgrade(&runtime)).unwrap();
         let world = Self { host, runtime, probes: std::cell::Cell::new(0) };
-        world.runtime.command(RuntimeCommand::CreateSandbox(Sandbox {
-            pod: POD.into(),
-            namespace: "default".to_owned(),
-            name: "web".to_owned(),
-            hostname: "web-0".to_owned(),
-            address: IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5)),
-            service_account: "default".to_owned(),
-        }));
+        world.runtime.command(RuntimeCommand::CreateSandbox(sandbox()));
         world
     }
 
@@ -224,6 +217,17 @@ impl World {
             RuntimeEvent::ImageReady { image, policy, .. } if image == wanted && *policy == with => Some(event.clone()),
             _ => None,
         })
+    }
+}
+
+pub(crate) fn sandbox() -> Sandbox {
+    Sandbox {
+        pod: POD.into(),
+        namespace: "default".to_owned(),
+        name: "web".to_owned(),
+        hostname: "web-0".to_owned(),
+        address: IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5)),
+        service_account: "default".to_owned(),
     }
 }
 

@@ -121,7 +121,7 @@ fn place(ram: &Ram<'_>, guest: &Guest, fd: u32, path: u32, len: u32) -> Result<(
 
 fn writable(ram: &Ram<'_>, guest: &Guest, fd: u32, path: u32, len: u32) -> Result<Place, Errno> {
     match place(ram, guest, fd, path, len)? {
-        (_, true) => Err(Errno::ROFS),
+        (_, true) => Err(Errno::PERM),
         (place, false) => Ok(place),
     }
 }
@@ -150,7 +150,7 @@ impl Wanted {
             Ok(Entry::File(file)) => self.opened(folder, file),
             Err(Errno::NOENT) if self.has(CREATE) && !self.has(DIRECTORY) => {
                 if self.read_only {
-                    return Err(Errno::ROFS);
+                    return Err(Errno::PERM);
                 }
                 let file = folder.create(&path)?;
                 self.opened(folder, file)
@@ -163,7 +163,7 @@ impl Wanted {
         let truncate = self.has(TRUNCATE);
         // A guest that asks for every right gets those that there are; one that asks to cut the file must be told.
         if self.read_only && (truncate || self.append) {
-            return Err(Errno::ROFS);
+            return Err(Errno::PERM);
         }
         if truncate {
             folder.resize(&file, 0)?;
