@@ -127,7 +127,7 @@ pub(crate) enum Step {
     Respond(Response),
     /// Propose, then answer.
     Propose(Box<Proposal>),
-    /// Delete these one after the other, then answer.
+    /// Delete each of these for itself, then answer.
     DeleteAll(Vec<ObjectKey>, Response),
     /// Ask the world, then answer.
     Call(Callout, Box<Asked>),

@@ -39,7 +39,7 @@ pub mod rbac {
 }
 
 pub use callout::Callout;
-pub use machine::{LogOptions, Next, RequestMachine, Resume, TunnelSpec};
+pub use machine::{LogOptions, Next, Proposed, RequestMachine, Resume, TunnelSpec};
 pub use node_lease::Heartbeats;
 pub use openapi::OpenApi;
 pub use options::ServerOptions;

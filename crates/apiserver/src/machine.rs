@@ -3,13 +3,15 @@
 //! The verbs know nothing of conflicts: when a transaction is refused because the state has moved on, the whole request is run
 //! again from the new view, which either succeeds or finds the refusal itself.
 
-use std::collections::VecDeque;
+mod collection;
+
 use std::sync::Arc;
 
 use coracle_api::{Object, ObjectKey, Registry, Request, Response, Revision, Status};
 use coracle_base::{Now, Rng};
 use coracle_store::{Applied, Refused, Transaction, View};
 
+use self::collection::Collection;
 use crate::authorize::{Access, effective_user};
 use crate::callout::{Asked, Callout};
 use crate::context::{Finish, Proposal, Shape, Step};
@@ -31,12 +33,23 @@ pub enum Resume {
     Settled(Result<Applied, Refused>),
     /// The proposal could not be settled (no leader, shutting down, time ran out): the answer to give.
     Unsettled(Status),
+    /// What became of each transaction of [`Next::ProposeAll`], in their order; the view is one that has them.
+    SettledAll(Vec<Proposed>),
     /// The view has reached the revision of [`Next::WaitFor`].
     Reached,
     /// It did not reach it in time (three seconds).
     NotReached,
     /// What came of a callout.
     Called(Result<serde_json::Value, Status>),
+}
+
+/// What became of one of several transactions.
+#[derive(Debug)]
+pub enum Proposed {
+    /// It was applied, or refused.
+    Settled(Result<Applied, Refused>),
+    /// It could not be settled: the answer to give.
+    Unsettled(Status),
 }
 
 /// What to do next. The machine is over after `Respond`, `Watch` and `Tunnel`.
@@ -46,6 +59,8 @@ pub enum Next {
     Respond(Response),
     /// Propose, and resume with [`Resume::Settled`] or [`Resume::Unsettled`].
     Propose(Transaction),
+    /// Propose each of these for itself, never as one, and resume with [`Resume::SettledAll`] when all are settled.
+    ProposeAll(Vec<Transaction>),
     /// Ask the world, and resume with [`Resume::Called`].
     Call(Callout),
     /// Stream a watch.
@@ -144,6 +159,8 @@ enum Stage {
     Proposed(Box<Pending>),
     /// A callout is under way.
     Asked(Box<Asked>),
+    /// A round of a collection's deletions is under way.
+    Deleting(Box<Collection>),
     /// It has answered.
     Over,
 }
@@ -155,8 +172,6 @@ struct Pending {
     finish: Finish,
     generated_name: bool,
     routed: Routed,
-    /// What is still to be deleted, and the answer that follows.
-    collection: Option<(VecDeque<ObjectKey>, Response)>,
 }
 
 impl RequestMachine {
@@ -189,10 +204,14 @@ impl RequestMachine {
             }
             (Stage::Waiting, Resume::Reached) => self.run(view, now, false),
             (Stage::Waiting, Resume::NotReached) => self.run(view, now, true),
-            (Stage::Proposed(pending), Resume::Settled(Ok(applied))) => self.applied(view, now, *pending, applied),
+            (Stage::Proposed(pending), Resume::Settled(Ok(applied))) => self.applied(now, *pending, applied),
             (Stage::Proposed(pending), Resume::Settled(Err(refused))) => self.refused(view, now, *pending, refused),
             (Stage::Proposed(_), Resume::Unsettled(status)) => self.respond(Response::from(status)),
             (Stage::Asked(asked), Resume::Called(outcome)) => self.respond(asked.answer(outcome, view, now)),
+            (Stage::Deleting(mut collection), Resume::SettledAll(outcomes)) => match collection.settled(outcomes) {
+                Ok(()) => self.delete(view, now, collection),
+                Err(status) => self.respond(Response::from(status)),
+            },
             (stage, resume) => panic!("a request in stage {stage:?} was resumed with {resume:?}"),
         }
     }
@@ -241,31 +260,22 @@ impl RequestMachine {
                 self.stage = Stage::Waiting;
                 Next::WaitFor(revision)
             }
-            (Step::Propose(proposal), Some(routed)) => self.propose(*proposal, routed, None),
+            (Step::Propose(proposal), Some(routed)) => self.propose(*proposal, routed),
             (Step::DeleteAll(keys, response), Some(routed)) => {
-                self.next_deletion(view, now, routed, keys.into(), response)
+                self.delete(view, now, Box::new(Collection::new(routed, keys, response)))
             }
             (Step::Propose(_) | Step::DeleteAll(..), None) => unreachable!("only resources are written"),
         }
     }
 
-    fn propose(
-        &mut self,
-        proposal: Proposal,
-        routed: Routed,
-        collection: Option<(VecDeque<ObjectKey>, Response)>,
-    ) -> Next {
+    fn propose(&mut self, proposal: Proposal, routed: Routed) -> Next {
         let Proposal { transaction, key, finish, generated_name } = proposal;
-        self.stage = Stage::Proposed(Box::new(Pending { key, finish, generated_name, routed, collection }));
+        self.stage = Stage::Proposed(Box::new(Pending { key, finish, generated_name, routed }));
         Next::Propose(transaction)
     }
 
-    fn applied(&mut self, view: &View, now: Now, pending: Pending, applied: Applied) -> Next {
-        let Pending { key, finish, routed, collection, .. } = pending;
-        if let Some((keys, response)) = collection {
-            self.retries = 0;
-            return self.next_deletion(view, now, routed, keys, response);
-        }
+    fn applied(&mut self, now: Now, pending: Pending, applied: Applied) -> Next {
+        let Pending { key, finish, routed, .. } = pending;
         let presenter = routed.presenter(now);
         let response = match finish {
             Finish::Answer(response) => response,
@@ -288,17 +298,9 @@ impl RequestMachine {
     fn refused(&mut self, view: &View, now: Now, pending: Pending, refused: Refused) -> Next {
         let retries_max = if pending.generated_name { NAME_RETRIES_MAX } else { RETRIES_MAX };
         // What somebody else took in between is seen in the new view, and refused there with what is wrong.
-        let moved_on =
-            matches!(refused, Refused::Exists(_) | Refused::Gone(_) | Refused::Modified(_) | Refused::Taken { .. });
-        if moved_on && self.retries < retries_max {
+        if refused.moved_on() && self.retries < retries_max {
             self.retries += 1;
-            return match pending.collection {
-                Some((mut keys, response)) => {
-                    keys.push_front(pending.key);
-                    self.next_deletion(view, now, pending.routed, keys, response)
-                }
-                None => self.run(view, now, false),
-            };
+            return self.run(view, now, false);
         }
         let mut status = error::refused(pending.routed.resource(), &pending.key, refused);
         if pending.generated_name && status.is(coracle_api::Reason::AlreadyExists) {
@@ -310,33 +312,27 @@ impl RequestMachine {
         self.respond(Response::from(status))
     }
 
-    fn next_deletion(
-        &mut self,
-        view: &View,
-        now: Now,
-        routed: Routed,
-        mut keys: VecDeque<ObjectKey>,
-        response: Response,
-    ) -> Next {
-        while let Some(key) = keys.pop_front() {
-            let mut run = Run {
-                options: &self.options,
-                registry: &self.registry,
-                request: &self.request,
-                view,
-                heartbeats: &self.heartbeats,
-                now,
-                rng: &mut self.rng,
-                warnings: &mut self.warnings,
-                waited: false,
-            };
-            match route::delete_one(&mut run, &routed, &key) {
-                Ok(Some(proposal)) => return self.propose(proposal, routed, Some((keys, response))),
-                Ok(None) => {}
-                Err(status) => return self.respond(Response::from(status)),
+    /// Proposes the next round of a collection's deletions, or answers when there is none.
+    fn delete(&mut self, view: &View, now: Now, mut collection: Box<Collection>) -> Next {
+        let mut run = Run {
+            options: &self.options,
+            registry: &self.registry,
+            request: &self.request,
+            view,
+            heartbeats: &self.heartbeats,
+            now,
+            rng: &mut self.rng,
+            warnings: &mut self.warnings,
+            waited: false,
+        };
+        match collection.next(&mut run) {
+            Ok(transactions) if transactions.is_empty() => self.respond(collection.into_response()),
+            Ok(transactions) => {
+                self.stage = Stage::Deleting(collection);
+                Next::ProposeAll(transactions)
             }
+            Err(status) => self.respond(Response::from(status)),
         }
-        self.respond(response)
     }
 
     /// The last touches that every answer gets.

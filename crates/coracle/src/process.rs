@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coracle_api::{Reason, Request, Response, Status};
-use coracle_apiserver::{Heartbeats, Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
+use coracle_apiserver::{Heartbeats, Next, Proposed, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
 use coracle_base::{Now, Rng};
 use coracle_engine::needs_read;
 use coracle_store::{Applied, Refused, Transaction, View};
@@ -112,6 +112,10 @@ impl Process {
                         Err(status) => Resume::Unsettled(status),
                     }
                 }
+                Next::ProposeAll(mut transactions) => {
+                    transactions.iter_mut().for_each(|transaction| transaction.term = term);
+                    Resume::SettledAll(self.propose_all(transactions).await)
+                }
                 Next::WaitFor(revision) => {
                     let mut views = self.views.clone();
                     let reached = views.wait_for(|view| view.revision() >= revision);
@@ -162,16 +166,44 @@ impl Process {
     }
 
     pub(crate) async fn propose(&self, transaction: Transaction) -> Result<Result<Applied, Refused>, Status> {
+        let settled = self.submit(transaction).await?;
+        settled_by(settled, tokio::time::Instant::now() + PROPOSAL_WAIT).await
+    }
+
+    /// Hands all of them over before it waits for the first: they share entries of the log, and their fsync.
+    async fn propose_all(&self, transactions: Vec<Transaction>) -> Vec<Proposed> {
+        let mut submitted = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            submitted.push(self.submit(transaction).await);
+        }
+        let deadline = tokio::time::Instant::now() + PROPOSAL_WAIT;
+        let mut outcomes = Vec::with_capacity(submitted.len());
+        for settled in submitted {
+            let outcome = match settled {
+                Ok(settled) => settled_by(settled, deadline).await,
+                Err(status) => Err(status),
+            };
+            outcomes.push(outcome.map_or_else(Proposed::Unsettled, Proposed::Settled));
+        }
+        outcomes
+    }
+
+    async fn submit(&self, transaction: Transaction) -> Result<oneshot::Receiver<Settled>, Status> {
         let (reply, settled) = oneshot::channel();
-        if self.brain.send(Message::Submit(transaction, reply)).await.is_err() {
-            return Err(stopping());
-        }
-        match tokio::time::timeout(PROPOSAL_WAIT, settled).await {
-            Ok(Ok(Settled::Applied(outcome))) => Ok(outcome),
-            Ok(Ok(Settled::NotLeader)) => Err(unavailable("there is no leader; try again")),
-            Ok(Err(_)) => Err(stopping()),
-            Ok(Ok(Settled::Unknown)) | Err(_) => Err(timed_out()),
-        }
+        self.brain.send(Message::Submit(transaction, reply)).await.map_err(|_| stopping())?;
+        Ok(settled)
+    }
+}
+
+async fn settled_by(
+    settled: oneshot::Receiver<Settled>,
+    deadline: tokio::time::Instant,
+) -> Result<Result<Applied, Refused>, Status> {
+    match tokio::time::timeout_at(deadline, settled).await {
+        Ok(Ok(Settled::Applied(outcome))) => Ok(outcome),
+        Ok(Ok(Settled::NotLeader)) => Err(unavailable("there is no leader; try again")),
+        Ok(Err(_)) => Err(stopping()),
+        Ok(Ok(Settled::Unknown)) | Err(_) => Err(timed_out()),
     }
 }
 

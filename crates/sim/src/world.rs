@@ -92,6 +92,7 @@ impl fmt::Debug for Event {
                     Resume::Start => "starts",
                     Resume::Settled(Ok(_)) => "is applied",
                     Resume::Settled(Err(_)) => "is refused",
+                    Resume::SettledAll(_) => "has its round settled",
                     _ => "goes on",
                 };
                 write!(f, "flow {flow} {how}")

@@ -136,3 +136,11 @@ pub enum Refused {
         applied: u64,
     },
 }
+
+impl Refused {
+    /// Whether the state has moved on since the transaction was prepared: prepared again it may be applied, or finds out
+    /// itself what is wrong.
+    pub fn moved_on(&self) -> bool {
+        matches!(self, Self::Exists(_) | Self::Gone(_) | Self::Modified(_) | Self::Taken { .. })
+    }
+}

@@ -1,4 +1,4 @@
-//! DELETE of a collection: one bounded transaction an object, one after the other.
+//! DELETE of a collection: one bounded transaction an object.
 
 use coracle_api::{ObjectKey, Status};
 

@@ -114,6 +114,30 @@ fn a_collection_is_deleted_by_its_selector_one_by_one() {
 }
 
 #[test]
+fn what_is_written_while_its_collection_is_deleted_is_deleted_all_the_same() {
+    let mut server = Server::new();
+    for name in ["a", "b", "c"] {
+        server.ok(Method::Post, MAPS, config_map(name, "1"));
+    }
+    let before = server.applied;
+    server.meanwhile(other_write(&server, "b", "2"));
+    server.ok(Method::Delete, MAPS, Value::Null);
+    // Three that are proposed together, the other client's, and the one that it made stale once more.
+    assert_eq!((server.applied - before, names(&server.get(MAPS)).len()), (5, 0));
+}
+
+#[test]
+fn a_collection_larger_than_a_round_is_deleted_whole() {
+    let mut server = Server::new();
+    for number in 0..600 {
+        server.ok(Method::Post, MAPS, config_map(&format!("map-{number}"), "1"));
+    }
+    let before = server.applied;
+    server.ok(Method::Delete, MAPS, Value::Null);
+    assert_eq!((server.applied - before, names(&server.get(MAPS)).len()), (600, 0));
+}
+
+#[test]
 fn a_finalizer_holds_an_object_until_it_is_removed() {
     let mut server = Server::new();
     server.ok(Method::Post, MAPS, json!({"metadata": {"name": "a", "finalizers": ["example.com/hold"]}}));

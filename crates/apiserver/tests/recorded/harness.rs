@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use coracle_api::{Body, Method, Request, Response, UserInfo};
-use coracle_apiserver::{Callout, Heartbeats, Next, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
+use coracle_apiserver::{
+    Callout, Heartbeats, Next, Proposed, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher,
+};
 use coracle_base::{Instant, Now, Rng, Timestamp};
 use coracle_store::{Applied, Entry, Refused, Store, StoreOptions, Transaction, View};
 use serde_json::{Value, json};
@@ -101,6 +103,13 @@ impl Server {
                         self.apply(other).unwrap();
                     }
                     resume = Resume::Settled(self.apply(transaction));
+                }
+                Next::ProposeAll(transactions) => {
+                    if let Some(other) = self.meanwhile.take() {
+                        self.apply(other).unwrap();
+                    }
+                    let settled = transactions.into_iter().map(|one| Proposed::Settled(self.apply(one)));
+                    resume = Resume::SettledAll(settled.collect());
                 }
                 Next::WaitFor(_) => resume = Resume::NotReached,
                 Next::Call(callout) => resume = Resume::Called(Ok(answer(callout))),

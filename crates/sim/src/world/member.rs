@@ -1,6 +1,6 @@
 //! The member: its brain, its disk, and what happens when it goes and comes back.
 
-use coracle_apiserver::Resume;
+use coracle_apiserver::Proposed;
 use coracle_base::{Instant, Rng};
 use coracle_engine::{ControlPlane, Input, NodeFeed, Output, ProposalId, Restored, Settled};
 use coracle_raft::PersistId;
@@ -8,7 +8,7 @@ use coracle_store::{StoreOptions, View};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::request::{Flow, Origin, unavailable};
+use super::request::{Flow, Origin, Proposer, unavailable};
 use super::{Event, World};
 use crate::disk::{Disk, latency};
 use crate::invariants::Invariants;
@@ -23,7 +23,7 @@ pub(crate) struct Member {
     rng: Rng,
     snapshot_after: usize,
     /// The request that each proposal belongs to.
-    proposals: BTreeMap<ProposalId, u64>,
+    proposals: BTreeMap<ProposalId, Proposer>,
     next_proposal: u64,
     /// Everything that was acknowledged before this start is in its view again.
     serving: bool,
@@ -60,10 +60,10 @@ impl Member {
         self.plane.as_ref()?.next_wakeup()
     }
 
-    pub(super) fn propose(&mut self, flow: u64) -> ProposalId {
+    pub(super) fn propose(&mut self, from: Proposer) -> ProposalId {
         let id = ProposalId(self.next_proposal);
         self.next_proposal += 1;
-        self.proposals.insert(id, flow);
+        self.proposals.insert(id, from);
         id
     }
 }
@@ -146,13 +146,13 @@ impl World {
                 self.schedule_at(durable, Event::Persisted { boot, id });
             }
             Output::Settled(id, settled) => {
-                let Some(flow) = self.member.proposals.remove(&id) else { return };
-                let resume = match settled {
-                    Settled::Applied(outcome) => Resume::Settled(outcome),
-                    Settled::NotLeader => Resume::Unsettled(unavailable("there is no leader; try again")),
+                let Some(from) = self.member.proposals.remove(&id) else { return };
+                let outcome = match settled {
+                    Settled::Applied(outcome) => Proposed::Settled(outcome),
+                    Settled::NotLeader => Proposed::Unsettled(unavailable("there is no leader; try again")),
                     Settled::Unknown => panic!("a member alone knows what it did"),
                 };
-                self.schedule(Duration::ZERO, Event::Resume { flow, resume });
+                self.settled(from, outcome);
             }
             Output::Prepare { id, term, request } => {
                 let flow = Flow::new(Origin::Brain(id), Some(term), request);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use coracle_api::{Method, Reason, Request, Response, Revision, Status, StatusDetails};
-use coracle_apiserver::{Next, RequestMachine, Resume};
+use coracle_apiserver::{Next, Proposed, RequestMachine, Resume};
 use coracle_engine::{ActionId, Input};
 use coracle_node::RequestId;
+use coracle_store::Transaction;
 
 use super::{Event, World};
 use crate::history::{Outcome, Ticket};
@@ -24,6 +25,9 @@ pub(crate) enum Origin {
     Node { node: String, agent: u64, id: Option<RequestId> },
 }
 
+/// The request that a proposal belongs to, and its place among those that the request made together.
+pub(super) type Proposer = (u64, Option<usize>);
+
 /// A request on its way.
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -33,6 +37,8 @@ pub(crate) struct Flow {
     pub(super) user: String,
     term: Option<u64>,
     stage: Stage,
+    /// What has become of the transactions that it proposed together.
+    round: Vec<Option<Proposed>>,
 }
 
 #[derive(Debug)]
@@ -45,7 +51,7 @@ enum Stage {
 impl Flow {
     pub(crate) fn new(origin: Origin, term: Option<u64>, request: Request) -> Self {
         let (method, path, user) = (request.method, request.path.clone(), request.user.name.clone());
-        Self { origin, method, path, user, term, stage: Stage::Coming(Box::new(request)) }
+        Self { origin, method, path, user, term, stage: Stage::Coming(Box::new(request)), round: Vec::new() }
     }
 }
 
@@ -56,28 +62,25 @@ impl World {
             // Refused before anything was done: the request can be made again.
             return self.answer(flow.origin, unavailable("the server is not up").into());
         }
-        let Flow { origin, method, path, user, term, stage: Stage::Coming(request) } = flow else {
+        let Flow { origin, method, path, user, term, stage: Stage::Coming(request), round } = flow else {
             unreachable!("a request arrives once")
         };
         let machine = RequestMachine::new(self.options.clone(), *request, self.rng.fork());
         let id = self.next_flow;
         self.next_flow += 1;
-        self.flows.insert(id, Flow { origin, method, path, user, term, stage: Stage::Running(Box::new(machine)) });
+        let stage = Stage::Running(Box::new(machine));
+        self.flows.insert(id, Flow { origin, method, path, user, term, stage, round });
         self.resume(id, Resume::Start);
     }
 
     /// A request goes on, until it needs something that is not there yet.
     pub(super) fn resume(&mut self, id: u64, resume: Resume) {
         let Some(view) = self.member.serving_view().cloned() else { return };
-        let Some(Flow { stage: Stage::Running(machine), term, .. }) = self.flows.get_mut(&id) else { return };
+        let Some(Flow { stage: Stage::Running(machine), .. }) = self.flows.get_mut(&id) else { return };
         match machine.advance(&view, self.now, resume) {
             Next::Respond(response) => self.finish(id, response),
-            Next::Propose(mut transaction) => {
-                transaction.term = *term;
-                let proposal = self.member.propose(id);
-                let input = Input::Submit(proposal, transaction);
-                self.schedule(Duration::ZERO, Event::Brain { boot: self.member.boot, input });
-            }
+            Next::Propose(transaction) => self.propose((id, None), transaction),
+            Next::ProposeAll(transactions) => self.propose_all(id, transactions),
             Next::WaitFor(revision) => {
                 self.waiting.insert(id, revision);
                 self.schedule(REVISION_WAIT, Event::Deadline { flow: id });
@@ -87,6 +90,39 @@ impl World {
             }
             Next::Call(_) => self.finish(id, Status::internal("no script answers this callout").into()),
         }
+    }
+
+    fn propose(&mut self, from: Proposer, mut transaction: Transaction) {
+        transaction.term = self.flows.get(&from.0).and_then(|flow| flow.term);
+        let proposal = self.member.propose(from);
+        let input = Input::Submit(proposal, transaction);
+        self.schedule(Duration::ZERO, Event::Brain { boot: self.member.boot, input });
+    }
+
+    fn propose_all(&mut self, id: u64, transactions: Vec<Transaction>) {
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.round = transactions.iter().map(|_| None).collect();
+        }
+        for (index, transaction) in transactions.into_iter().enumerate() {
+            self.propose((id, Some(index)), transaction);
+        }
+    }
+
+    /// What became of a proposal: the request goes on when it was its only one, or the last of its round.
+    pub(super) fn settled(&mut self, (id, index): Proposer, outcome: Proposed) {
+        let resume = match (index, outcome) {
+            (None, Proposed::Settled(outcome)) => Resume::Settled(outcome),
+            (None, Proposed::Unsettled(status)) => Resume::Unsettled(status),
+            (Some(index), outcome) => {
+                let Some(flow) = self.flows.get_mut(&id) else { return };
+                flow.round[index] = Some(outcome);
+                if flow.round.iter().any(Option::is_none) {
+                    return;
+                }
+                Resume::SettledAll(std::mem::take(&mut flow.round).into_iter().flatten().collect())
+            }
+        };
+        self.schedule(Duration::ZERO, Event::Resume { flow: id, resume });
     }
 
     /// The view has moved: who waited for its revision goes on.
