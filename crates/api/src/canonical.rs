@@ -38,10 +38,18 @@ fn write_value(value: &Value, out: &mut Vec<u8>) {
 }
 
 fn write_object(map: &Map<String, Value>, first: Option<&str>, out: &mut Vec<u8>) {
+    // Most maps are in order already: that of `serde_json` is sorted but with that feature.
+    if first.is_none() && map.keys().is_sorted() {
+        return write_entries(map.iter(), out);
+    }
     let mut entries: Vec<(&String, &Value)> = map.iter().collect();
     entries.sort_by_key(|(key, _)| (first != Some(key.as_str()), key.as_str()));
+    write_entries(entries.into_iter(), out);
+}
+
+fn write_entries<'a>(entries: impl Iterator<Item = (&'a String, &'a Value)>, out: &mut Vec<u8>) {
     out.push(b'{');
-    for (index, (key, value)) in entries.into_iter().enumerate() {
+    for (index, (key, value)) in entries.enumerate() {
         if index > 0 {
             out.push(b',');
         }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use coracle_api::{Object, ObjectKey, Reason, Status};
+use coracle_api::{GroupResource, Object, ObjectKey, Reason, Status};
 use coracle_base::{Instant, Now};
 use coracle_store::{Change, View};
 
@@ -42,6 +42,8 @@ struct InFlight {
 pub struct Manager {
     controllers: Vec<Box<dyn Controller>>,
     watches: Vec<(usize, Watch)>,
+    /// The places in `watches` of those that a resource is for, worked out when its first object changes.
+    interested: BTreeMap<GroupResource, Vec<usize>>,
     queue: Queue,
     in_flight: BTreeMap<WorkId, InFlight>,
     /// Keys whose actions are not settled, and whether they changed meanwhile.
@@ -60,6 +62,7 @@ impl Manager {
         Self {
             controllers,
             watches,
+            interested: BTreeMap::new(),
             queue: Queue::default(),
             in_flight: BTreeMap::new(),
             busy: BTreeMap::new(),
@@ -148,10 +151,13 @@ impl Manager {
     }
 
     fn wake(&mut self, view: &View, object: &Object) {
-        for (index, watch) in &self.watches {
-            if !watch.on.includes(&object.key().resource) {
-                continue;
-            }
+        let resource = &object.key().resource;
+        if !self.interested.contains_key(resource) {
+            let watches = self.watches.iter().enumerate().filter(|(_, (_, watch))| watch.on.includes(resource));
+            self.interested.insert(resource.clone(), watches.map(|(at, _)| at).collect());
+        }
+        for at in &self.interested[resource] {
+            let (index, watch) = &self.watches[*at];
             for key in (watch.keys)(view, object) {
                 self.queue.add((*index, key));
             }

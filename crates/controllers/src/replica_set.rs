@@ -24,7 +24,7 @@ mod status;
 /// How many pods are created or deleted at once: with their events, what the manager takes of a key.
 const BATCH_MAX: usize = 50;
 /// How long a set rests per pod between two looks at all of its pods: it bounds the share of time that a large set takes.
-const REST_PER_POD: Duration = Duration::from_micros(5);
+const REST_PER_POD: Duration = Duration::from_micros(20);
 
 /// What is remembered of a set between reconciles.
 #[derive(Debug, Default)]

@@ -36,6 +36,11 @@ pub(crate) const FAKE_ANNOTATION: &str = "kwok.x-k8s.io/node";
 /// What a fake node has to give when its Node does not say.
 pub(crate) const FAKE_CAPACITY: Capacity = Capacity { cpu_millis: 32_000, memory: 256 << 30, pods: 110 };
 
+/// How many things are told to agents before their timers are looked at, however much there is to tell.
+const TURNS_MAX: usize = 64;
+/// How often what a fake node's runtime answers at once is asked for before its agent is told that nothing else happens.
+const ANSWERS_MAX: usize = 16;
+
 /// What other parts of the process need of a node: its runtime, by the node's name.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
@@ -168,7 +173,13 @@ impl NodeLoop {
         let mut views = self.process.views.clone();
         let mut leads = self.process.leads.clone();
         self.look();
+        let mut turns = 0;
         loop {
+            if turns >= TURNS_MAX {
+                self.tick();
+                turns = 0;
+            }
+            turns += 1;
             let clock = self.process.clock;
             let due = self.timers.next();
             let timer = async {
@@ -196,7 +207,10 @@ impl NodeLoop {
                     }
                     self.look();
                 }
-                () = timer => self.tick(),
+                () = timer => {
+                    self.tick();
+                    turns = 0;
+                }
             }
         }
     }
@@ -315,15 +329,27 @@ impl NodeLoop {
     fn tick(&mut self) {
         let now = self.process.now();
         while let Some(node) = self.timers.pop(now.mono) {
-            let due = match self.seats.get_mut(&node).map(|seat| &mut seat.carrier) {
-                Some(Carrier::Fake(fake)) => fake.due(now),
-                _ => Vec::new(),
-            };
-            for event in due {
-                self.step(&node, Input::Runtime(event));
+            for _ in 0..ANSWERS_MAX {
+                if !self.tell_due(&node) {
+                    break;
+                }
             }
             self.step(&node, Input::Tick);
         }
+    }
+
+    /// Tells an agent what its fake runtime has answered by now; whether it had.
+    fn tell_due(&mut self, node: &str) -> bool {
+        let now = self.process.now();
+        let due = match self.seats.get_mut(node).map(|seat| &mut seat.carrier) {
+            Some(Carrier::Fake(fake)) => fake.due(now),
+            _ => return false,
+        };
+        let any = !due.is_empty();
+        for event in due {
+            self.step(node, Input::Runtime(event));
+        }
+        any
     }
 
     fn step(&mut self, node: &str, input: Input) {

@@ -58,6 +58,7 @@ impl NodeAgent {
             node_labels: node_status::labels(&config),
             config,
             objects,
+            quiet: false,
             pulls: BTreeSet::new(),
             probes: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -89,6 +90,7 @@ impl NodeAgent {
     /// Takes one input and says what to do.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
+        self.shared.quiet = matches!(input, Input::Tick);
         if !std::mem::replace(&mut self.begun, true) {
             self.begin(now, &mut out);
         }
@@ -101,7 +103,8 @@ impl NodeAgent {
         out
     }
 
-    /// When to give the next [`Input::Tick`].
+    /// When to give the next [`Input::Tick`]: at once only when there is nothing else to give, because what a pod has to say
+    /// gathers until then and goes out in one patch.
     pub fn next_wakeup(&self) -> Option<Instant> {
         let heartbeat = self.begun.then_some(self.next_heartbeat);
         let checkpoint = self.checkpoint_due.filter(|_| self.pods.has_begun());

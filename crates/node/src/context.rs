@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     /// The Node's labels, as the API server has them; those of the configuration until it told.
     pub(crate) node_labels: BTreeMap<String, String>,
     pub(crate) objects: Objects,
+    /// Nothing else happens at this time: what has gathered goes out.
+    pub(crate) quiet: bool,
     pub(crate) addresses: AddressPool,
     /// Pulls without an answer: bounded by the containers that wait for them.
     pub(crate) pulls: BTreeSet<(String, PullPolicy)>,

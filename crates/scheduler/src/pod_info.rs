@@ -1,6 +1,6 @@
 //! What the scheduler knows of a pod: read once, when the pod changes.
 
-use coracle_api::{Object, ObjectKey, Uid};
+use coracle_api::{Fields, Object, ObjectKey, Uid};
 use coracle_base::Timestamp;
 use serde_json::Value;
 
@@ -60,8 +60,31 @@ pub(crate) struct PodInfo {
     pub(crate) spread: Vec<Spread>,
 }
 
+/// What of a container does not say where it may run.
+const CONTAINERS: Fields = Fields::Except(&[
+    ("args", Fields::Nothing),
+    ("command", Fields::Nothing),
+    ("env", Fields::Nothing),
+    ("envFrom", Fields::Nothing),
+    ("lifecycle", Fields::Nothing),
+    ("livenessProbe", Fields::Nothing),
+    ("readinessProbe", Fields::Nothing),
+    ("securityContext", Fields::Nothing),
+    ("startupProbe", Fields::Nothing),
+    ("volumeMounts", Fields::Nothing),
+]);
+
+/// What is read of a pod: every pod that is created is read, and most of its text is of no interest here.
+pub(crate) const FIELDS: Fields = Fields::Only(&[
+    (
+        "spec",
+        Fields::Except(&[("containers", CONTAINERS), ("initContainers", CONTAINERS), ("volumes", Fields::Nothing)]),
+    ),
+    ("status", Fields::Only(&[("nominatedNodeName", Fields::All), ("phase", Fields::All), ("startTime", Fields::All)])),
+]);
+
 impl PodInfo {
-    /// Reads a pod; `None` when it has no uid, which the API server never stores.
+    /// Reads a pod out of its [`FIELDS`]; `None` when it has no uid, which the API server never stores.
     pub(crate) fn of(object: &Object, pod: &Value) -> Option<Self> {
         let metadata = object.metadata();
         let (spec, status) = (&pod["spec"], &pod["status"]);

@@ -13,7 +13,7 @@ use crate::affinity::Surroundings;
 use crate::cluster_view::{ClusterView, Node, NodeSpec};
 use crate::decision::Decision;
 use crate::filter::refusal;
-use crate::pod_info::PodInfo;
+use crate::pod_info::{self, PodInfo};
 use crate::preempt::{Preemption, preempt};
 use crate::queue::Queue;
 use crate::reasons::{self, Refusal, summary};
@@ -128,7 +128,7 @@ impl Scheduler {
             // Most changes of a placed pod are of its status, and not worth decoding.
             return;
         }
-        let pod = view.decode::<Value>(object).and_then(|value| PodInfo::of(object, &value));
+        let pod = PodInfo::of(object, &object.fields(pod_info::FIELDS));
         let Some(pod) = pod.filter(|pod| !pod.is_terminal).map(Arc::new) else { return self.lose(key) };
         if !pod.node_name.is_empty() {
             self.queue.remove(key);

@@ -1,5 +1,7 @@
 //! PriorityClasses.
 
+use std::sync::Arc;
+
 use coracle_api::{Cause, Status, resources};
 use coracle_base::Now;
 use coracle_store::View;
@@ -83,8 +85,8 @@ impl Strategy for PriorityClassStrategy {
 }
 
 /// The class of pods that name none: the least of those marked as default.
-pub(super) fn default_class(view: &View) -> Option<Value> {
-    let classes = view.list(&resources::PRIORITY_CLASSES, None).map(|class| class.value(None));
+pub(super) fn default_class(view: &View) -> Option<Arc<Value>> {
+    let classes = view.list(&resources::PRIORITY_CLASSES, None).filter_map(|class| view.decode::<Value>(class));
     let defaults = classes.filter(|class| class["globalDefault"] == true);
     defaults.min_by_key(|class| class["value"].as_i64().unwrap_or(0))
 }

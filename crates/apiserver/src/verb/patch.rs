@@ -55,10 +55,13 @@ pub(crate) fn patch(context: &mut Context<'_>) -> Result<Step, Status> {
     context.resource.from_stored(&mut before);
     let type_id = context.resource.type_id;
     let patched = patched(context, kind, &before, type_id)?;
+    if context.resource.is_view() {
+        before = value_of(context, old);
+    }
     let mut value = decoded(context, kind, &patched, type_id, options.validation)?;
     context.resource.to_stored(&mut value);
     check_names(context, &value)?;
-    update::propose(context, value, old, &options, managed_fields::Change::Update, Shape::Object)
+    update::propose_from(context, value, (old, before), &options, managed_fields::Change::Update, Shape::Object)
 }
 
 /// What the request's patch makes of a value; `type_id` is what a strategic merge patch goes by.

@@ -50,13 +50,25 @@ fn create_instead(context: &mut Context<'_>, mut value: Value, options: &WriteOp
 /// Proposes a change of `old` to `value`; both are whole objects. What is the same writes nothing.
 pub(crate) fn propose(
     context: &mut Context<'_>,
-    mut value: Value,
+    value: Value,
     old: &Arc<Object>,
     options: &WriteOptions,
     change: managed_fields::Change,
     shape: Shape,
 ) -> Result<Step, Status> {
     let before = value_of(context, old);
+    propose_from(context, value, (old, before), options, change, shape)
+}
+
+/// The same for who has read `old` already, as it is stored.
+pub(crate) fn propose_from(
+    context: &mut Context<'_>,
+    mut value: Value,
+    (old, before): (&Arc<Object>, Value),
+    options: &WriteOptions,
+    change: managed_fields::Change,
+    shape: Shape,
+) -> Result<Step, Status> {
     take_over(context, &mut value, &before, old)?;
     let strategy = context.strategy;
     strategy.default(&mut value);

@@ -44,18 +44,14 @@ fn a_pod_runs_and_says_so() {
             {
               "lastProbeTime": null,
               "lastTransitionTime": "2026-11-22T10:00:00Z",
-              "message": null,
               "observedGeneration": 1,
-              "reason": null,
               "status": "True",
               "type": "Ready"
             },
             {
               "lastProbeTime": null,
               "lastTransitionTime": "2026-11-22T10:00:00Z",
-              "message": null,
               "observedGeneration": 1,
-              "reason": null,
               "status": "True",
               "type": "ContainersReady"
             },

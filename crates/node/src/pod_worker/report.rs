@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_api::{Method, Request, Response, Revision, UserInfo};
+use coracle_api::{Fields, Method, Request, Response, Revision, UserInfo};
 use coracle_base::{Backoff, Instant};
 use serde_json::{Value, json};
 
@@ -16,6 +16,9 @@ use crate::status::{Condition, StatusParts};
 const RETRY_INITIAL: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// What is read of an answer.
+const VERSION: Fields = Fields::Only(&[("metadata", Fields::Only(&[("resourceVersion", Fields::All)]))]);
+
 /// What was sent and what came of it.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -26,7 +29,8 @@ pub(super) struct Report {
     /// The request without an answer.
     in_flight: Option<(RequestId, Sent)>,
     backoff: Backoff,
-    retry: Option<Instant>,
+    /// When what is new goes out: once nothing else happens, or after a refusal.
+    due: Option<Instant>,
     /// The status was final before the agent started: it stays as it is.
     frozen: bool,
     /// The pod was deleted, as far as the agent can.
@@ -48,7 +52,7 @@ impl Report {
             revision: Revision::default(),
             in_flight: None,
             backoff: Backoff::new(RETRY_INITIAL, RETRY_MAX),
-            retry: None,
+            due: None,
             frozen: false,
             deleted: false,
         }
@@ -71,21 +75,22 @@ impl Report {
     }
 
     pub(super) fn next_wakeup(&self) -> Option<Instant> {
-        self.retry
+        self.due
     }
 }
 
 impl PodWorker {
-    /// Sends what is new, unless an answer is waited for: then what has come together meanwhile goes in one.
+    /// Sends what is new, once nothing else happens and no answer is waited for: what has come together meanwhile goes in one.
     pub(super) fn report(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         if self.gone || self.report.deleted || self.report.in_flight.is_some() {
             return;
         }
-        if self.report.retry.is_some_and(|retry| retry > now.mono) {
+        if !context.shared.quiet || self.report.due.is_some_and(|due| due > now.mono) {
+            self.report.due.get_or_insert(now.mono);
             return;
         }
-        self.report.retry = None;
+        self.report.due = None;
         if !self.report.frozen {
             let mut conditions = std::mem::take(&mut self.report.conditions);
             let status = self.status_parts(&context.shared.config).build(&mut conditions, now.wall);
@@ -150,13 +155,13 @@ impl PodWorker {
         let settled = response.is_success() || response.status == 404 || response.status == 409;
         if !settled {
             tracing::warn!(pod = %self.pod.key, status = response.status, "the API server refused a report");
-            self.report.retry = Some(context.now.mono + self.report.backoff.next_wait());
+            self.report.due = Some(context.now.mono + self.report.backoff.next_wait());
             return;
         }
         self.report.backoff.reset();
         match sent {
             Sent::Status(status) => {
-                let written = response.value();
+                let written = VERSION.read(&response.bytes()).unwrap_or_default();
                 let revision = written["metadata"]["resourceVersion"].as_str().and_then(Revision::parse);
                 self.report.revision = revision.unwrap_or_default();
                 self.report.acknowledged = Some(status);

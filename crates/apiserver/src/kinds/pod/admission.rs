@@ -3,6 +3,7 @@
 //! Sources: Kubernetes' admission plugins ServiceAccount, Priority, DefaultTolerationSeconds and RuntimeClass.
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use coracle_api::{GroupResource, ObjectKey, Status, resources};
 use coracle_base::Rng;
@@ -41,8 +42,8 @@ fn forbidden(pod: &Value, why: impl Display) -> Status {
 }
 
 /// The value of an object, in the namespace of the pod where there is one.
-fn look_up(context: &StrategyContext<'_>, resource: GroupResource, namespace: &str, name: &str) -> Option<Value> {
-    context.view.object(&ObjectKey::new(resource, namespace, name)).map(|object| object.value(None))
+fn look_up(context: &StrategyContext<'_>, resource: GroupResource, namespace: &str, name: &str) -> Option<Arc<Value>> {
+    context.view.typed(&ObjectKey::new(resource, namespace, name))
 }
 
 fn admit_service_account(context: &mut StrategyContext<'_>, pod: &mut Value) -> Result<(), Status> {
@@ -120,7 +121,8 @@ fn admit_priority(context: &StrategyContext<'_>, pod: &mut Value) -> Result<(), 
     let class = if name.is_empty() {
         priority_class::default_class(context.view)
     } else {
-        let class = look_up(context, resources::PRIORITY_CLASSES, "", name).or_else(|| priority_class::built_in(name));
+        let class = look_up(context, resources::PRIORITY_CLASSES, "", name)
+            .or_else(|| priority_class::built_in(name).map(Arc::new));
         Some(class.ok_or_else(|| forbidden(pod, format!("no PriorityClass with name {name} was found")))?)
     };
     let (class_name, priority, policy) = match &class {
@@ -173,7 +175,7 @@ fn add_tolerations(spec: &mut Value) {
 
 fn admit_runtime_class(context: &StrategyContext<'_>, pod: &mut Value) -> Result<(), Status> {
     let class = match pod["spec"]["runtimeClassName"].as_str() {
-        None => Value::Null,
+        None => Arc::default(),
         Some(name) => match look_up(context, resources::RUNTIME_CLASSES, "", name) {
             Some(class) => class,
             None => return Err(forbidden(pod, format!("pod rejected: RuntimeClass {name:?} not found"))),
