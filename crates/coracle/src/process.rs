@@ -113,7 +113,9 @@ impl Process {
                     }
                 }
                 Next::ProposeAll(mut transactions) => {
-                    transactions.iter_mut().for_each(|transaction| transaction.term = term);
+                    for transaction in &mut transactions {
+                        transaction.term = term;
+                    }
                     Resume::SettledAll(self.propose_all(transactions).await)
                 }
                 Next::WaitFor(revision) => {

@@ -8,11 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coracle_api::resources::{CONFIG_MAPS, NODES, PODS, RUNTIME_CLASSES, SECRETS, SERVICES};
-use coracle_api::{GroupResource, Object, ObjectKey, Revision, WatchEvent};
+use coracle_api::{Fields, GroupResource, Object, ObjectKey, Revision, WatchEvent};
 use coracle_store::{Change, View};
 use serde_json::Value;
 
 const NODE_NAME: &str = "spec.nodeName";
+
+/// What names others in a container.
+const IN_CONTAINER: Fields = Fields::Only(&[("env", Fields::All), ("envFrom", Fields::All)]);
+
+/// What of a pod names ConfigMaps and Secrets.
+const NAMES: Fields = Fields::Only(&[(
+    "spec",
+    Fields::Only(&[
+        ("volumes", Fields::All),
+        ("initContainers", IN_CONTAINER),
+        ("containers", IN_CONTAINER),
+        ("ephemeralContainers", IN_CONTAINER),
+        ("imagePullSecrets", Fields::All),
+    ]),
+)]);
 
 /// The feed of some nodes.
 #[derive(Debug, Default)]
@@ -136,7 +151,7 @@ impl Interests {
         if self.by_pod.contains_key(pod.key()) {
             return Vec::new(); // what a pod names cannot change
         }
-        let named = references(&pod.key().namespace, &pod.value(None));
+        let named = references(&pod.key().namespace, &pod.fields(NAMES));
         let mut new = Vec::new();
         for key in &named {
             let count = self.counts.entry(key.clone()).or_default();

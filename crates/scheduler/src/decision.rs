@@ -1,7 +1,7 @@
 //! What the scheduler decides, and how a decision is reported: events and the pod's condition.
 
 use coracle_api::events::{EventRecord, EventType};
-use coracle_api::{ObjectKey, Uid};
+use coracle_api::{Fields, ObjectKey, Uid};
 use coracle_base::Now;
 use coracle_store::View;
 use serde_json::{Value, json};
@@ -42,6 +42,9 @@ pub enum Decision {
     },
 }
 
+/// What is read of a pod whose status is written.
+const STATUS: Fields = Fields::Only(&[("status", Fields::All)]);
+
 impl Decision {
     /// The pod that it is about.
     pub fn pod(&self) -> &ObjectKey {
@@ -73,7 +76,7 @@ impl Decision {
     pub fn status_patch(&self, view: &View, now: Now) -> Option<Value> {
         let Self::Unschedulable { pod, message, nominated, .. } = self else { return None };
         let object = view.object(pod)?;
-        let value = view.decode::<Value>(object)?;
+        let value = object.fields(STATUS);
         let mut conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let mut wanted = json!({
             "type": "PodScheduled",
@@ -106,7 +109,7 @@ impl Decision {
     /// The merge patch of a victim's `status` before it is deleted.
     pub fn victim_patch(view: &View, victim: &Victim, now: Now) -> Option<Value> {
         let object = view.object(&victim.pod)?;
-        let value = view.decode::<Value>(object)?;
+        let value = object.fields(STATUS);
         let mut conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.retain(|condition| condition["type"] != "DisruptionTarget");
         conditions.push(json!({

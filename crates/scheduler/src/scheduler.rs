@@ -111,7 +111,7 @@ impl Scheduler {
     fn take(&mut self, view: &View, object: &Arc<Object>) {
         let resource = &object.key().resource;
         if *resource == PODS {
-            self.take_pod(view, object);
+            self.take_pod(object);
         } else if *resource == NODES {
             let Some(value) = view.decode::<Value>(object) else { return };
             if self.cluster.set_node(&object.key().name, NodeSpec::of(object, &value)) {
@@ -122,7 +122,7 @@ impl Scheduler {
         }
     }
 
-    fn take_pod(&mut self, view: &View, object: &Arc<Object>) {
+    fn take_pod(&mut self, object: &Arc<Object>) {
         let key = object.key();
         if self.cluster.is_up_to_date(object) {
             // Most changes of a placed pod are of its status, and not worth decoding.
