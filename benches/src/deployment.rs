@@ -6,7 +6,7 @@ use coracle::Cluster;
 use coracle::api::{Method, Request, UserInfo};
 
 use crate::objects::{PODS, deployment, post, send, until_count};
-use crate::report::{median, timed};
+use crate::report::{cpu_time, median, timed};
 use crate::{Report, Target};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -44,6 +44,17 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let (time, result) = timed(thousand).await;
     result?;
     report.time("Deployment of 1,000 replicas has its 1,000 pods, fsync", time, Target::AtMost(500.0));
+    cluster.shutdown().await;
+
+    let directory = tempfile::tempdir()?;
+    let cluster = Cluster::builder().nodes(0).fake_nodes(100).data_dir(directory.path()).start().await?;
+    let (before, started) = (cpu_time()?, Instant::now());
+    send(&cluster, post(DEPLOYMENTS, deployment("thousand", "example.com/app:1", 1000))).await?;
+    until_count(&cluster, PODS, ("", ""), 1000).await?;
+    report.time("  the same with 100 fake nodes that run them meanwhile", started.elapsed(), Target::AtMost(500.0));
+    cluster.wait_for("deployment/thousand", "readyReplicas=1000", WAIT).await?;
+    report.time("  all of them Ready", started.elapsed(), Target::None);
+    report.time("  the processor time of it all", cpu_time()?.saturating_sub(before), Target::None);
     cluster.shutdown().await;
     Ok(())
 }

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 
 use crate::objects::{PODS, create_pods, send, until_count};
-use crate::report::timed;
+use crate::report::{cpu_time, timed};
 use crate::{Report, Target};
 
 const NODES: usize = 100;
@@ -22,6 +22,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let cluster = Cluster::builder().nodes(0).fake_nodes(NODES).data_dir(directory.path()).start().await?;
     create_pods(&cluster, PENDING, &json!({"nodeSelector": {"example.com/open": "yes"}})).await?;
     tokio::time::sleep(RESTED).await;
+    let before = cpu_time()?;
     let opened = async {
         let labels = json!({"metadata": {"labels": {"example.com/open": "yes"}}});
         let patches = (0..NODES).map(|number| {
@@ -35,6 +36,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
     let (time, result) = timed(opened).await;
     result?;
     report.time("3,000 pending pods bound to 100 fake nodes, fsync", time, Target::AtMost(1000.0));
+    report.time("  the processor time of it", cpu_time()?.saturating_sub(before), Target::None);
     let (time, result) = timed(until_count(&cluster, PODS, ("fieldSelector", "status.phase!=Running"), 0)).await;
     result?;
     report.time("  and all of them Running, after that", time, Target::None);

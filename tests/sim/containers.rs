@@ -79,7 +79,6 @@ fn an_image_that_cannot_be_had_is_tried_again_ever_later() {
         "pod/web states",
         expect![[r#"
         +0s    Pending
-        +0s    Pending, c: Waiting ContainerCreating restarts=0
         +0s    Pending, c: Waiting ErrImagePull restarts=0
         +1s    Pending, c: Waiting ImagePullBackOff restarts=0
         +10s   Pending, c: Waiting ErrImagePull restarts=0

@@ -31,7 +31,6 @@ fn a_pod_that_fits_nowhere_says_why_and_is_placed_as_soon_as_there_is_room() {
         "pod/c states",
         expect![[r#"
         +0s    Pending
-        +120s  Pending, c: Waiting ContainerCreating restarts=0
         +120s  Running, c: Running ready restarts=0
     "#]],
     );

@@ -184,6 +184,8 @@ impl NodeLoop {
             let due = self.timers.next();
             let timer = async {
                 match due {
+                    // Agents that wait for nothing else to happen: a timer of the runtime would make them wait a millisecond.
+                    Some(due) if due <= clock.now().mono => tokio::task::yield_now().await,
                     Some(due) => clock.sleep_until(due).await,
                     None => std::future::pending().await,
                 }
