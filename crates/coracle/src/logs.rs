@@ -76,6 +76,14 @@ impl LogStore {
         Ok(())
     }
 
+    /// A container runs: who follows its log waits for what it will write.
+    pub(crate) fn started(&self, id: &ContainerId) {
+        let directory = self.directory.get();
+        let mut containers = self.lock();
+        let instances = containers.entry((id.pod.clone(), id.container.clone())).or_default();
+        instances.entry(id.instance).or_insert_with(|| InstanceLog::new(directory.and_then(|d| open(d, id))));
+    }
+
     /// A container wrote something.
     pub(crate) fn append(&self, id: &ContainerId, stream: LogStream, bytes: &[u8], at: Timestamp) {
         let directory = self.directory.get();

@@ -57,6 +57,17 @@ async fn the_first_failure_and_the_last_five_instances_are_kept() {
 }
 
 #[tokio::test]
+async fn who_follows_a_container_that_has_written_nothing_yet_waits_for_it() {
+    let logs = SharedLogs::default();
+    logs.started(&id(0));
+    let query = LogQuery::new(&Uid::from("uid"), "web", LogOptions { follow: true, ..LogOptions::default() }).unwrap();
+    let mut reader = LogStore::read(&logs, query, Now::default()).unwrap();
+    let writer = SharedLogs::clone(&logs);
+    tokio::spawn(async move { writer.append(&id(0), LogStream::Stdout, b"a\n", at(1)) });
+    assert_eq!(reader.next().await.unwrap(), "a\n");
+}
+
+#[tokio::test]
 async fn who_follows_hears_everything_until_the_container_ends() {
     let logs = SharedLogs::default();
     logs.append(&id(0), LogStream::Stdout, b"a\n", at(1));

@@ -33,6 +33,7 @@ impl Host {
 impl RuntimeHost for Host {
     fn event(&self, mut event: RuntimeEvent) {
         match &mut event {
+            RuntimeEvent::ContainerStarted { id, result: Ok(()) } => self.logs.started(id),
             RuntimeEvent::ContainerExited { id, exit } => {
                 self.logs.ended(id, exit.code != 0);
                 if exit.message.is_none() && exit.code != 0 {
