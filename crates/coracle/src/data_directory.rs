@@ -124,21 +124,41 @@ pub fn rotate_keys(directory: &Path) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::Invalid, message));
     }
     let mut directory = DataDirectory::open(directory, None)?;
-    let database = crate::wal::lock(&directory)?;
+    let folders = member_folders(&directory.path)?;
+    let logs = folders.iter().map(|folder| Ok((folder, crate::wal::lock(&directory.folder(folder))?)));
+    let logs = logs.collect::<Result<Vec<_>, Error>>()?;
     directory.sealer.rotate()?;
-    crate::wal::reseal(&directory, &database)?;
-    for file in sealed_files(&directory.path)? {
-        if let Some(plain) = directory.read(&file)? {
-            let path = directory.path.join(&file);
-            directory.write(&file, &plain).map_err(|source| Error::file("write", &path, source))?;
-        }
+    reseal(&directory, &[MARK.to_owned(), "sa.key".to_owned()])?;
+    for (folder, database) in logs {
+        let member = directory.folder(folder);
+        crate::wal::reseal(&member, &database)?;
+        reseal(&member, &sealed_files(&member.path)?)?;
     }
     directory.sealer.forget_older()
 }
 
-/// The files of a directory that are sealed as a whole, as their paths in it.
+/// The folders of a cluster's members: the directory itself where it has one.
+fn member_folders(directory: &Path) -> Result<Vec<String>, Error> {
+    let entries = fs::read_dir(directory).map_err(|source| Error::file("read", directory, source))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let members: Vec<String> = names.filter(|name| name.starts_with("member-")).collect();
+    Ok(if members.is_empty() { vec![String::new()] } else { members })
+}
+
+/// Seals files anew that are sealed as a whole.
+fn reseal(directory: &DataDirectory, files: &[String]) -> Result<(), Error> {
+    for file in files {
+        if let Some(plain) = directory.read(file)? {
+            let path = directory.path.join(file);
+            directory.write(file, &plain).map_err(|source| Error::file("write", &path, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// The snapshots and checkpoints of a member, as their paths in its folder.
 fn sealed_files(directory: &Path) -> Result<Vec<String>, Error> {
-    let mut files = vec![MARK.to_owned(), "sa.key".to_owned()];
+    let mut files = Vec::new();
     for (folder, inner) in [("snapshots", ""), ("nodes", "/checkpoint")] {
         let path = directory.join(folder);
         let entries = match fs::read_dir(&path) {

@@ -109,6 +109,7 @@ async fn members_that_were_all_killed_have_everything_that_was_acknowledged() {
     }
     cluster.members().into_iter().for_each(|id| cluster.member(id).kill());
     cluster.shutdown().await;
+    coracle::rotate_keys(&folder.path().join("data")).unwrap();
     let cluster = builder().start().await.unwrap();
     for number in 0..50 {
         succeeded(&cluster.member(1 + (number + 1) % 3).request(read(&format!("map-{number}"))).await.unwrap());
