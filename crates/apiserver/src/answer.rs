@@ -3,6 +3,7 @@
 //! Stored bytes are spliced, not decoded, wherever the form allows it.
 
 mod indent;
+mod listing;
 mod table;
 
 use std::sync::Arc;
@@ -12,11 +13,23 @@ use coracle_api::{Gvk, Object, Resource, Response, Revision};
 use coracle_base::Now;
 use serde_json::Value;
 
+pub use self::listing::Listing;
 use crate::request::negotiate::{Encoding, Form, Media};
 use crate::strategy::Strategy;
 
-/// Lists are cut into pieces of about this many bytes, so that no answer needs one large allocation.
-const PIECE_BYTES: usize = 256 << 10;
+/// From this size on, in stored bytes, a list is written while it is sent.
+const LISTING_BYTES: usize = 256 << 10;
+
+/// Whether a list is written while it is sent: a large one whose form needs no second look at the whole.
+pub(crate) fn is_written_late(encoding: Encoding, objects: &[Arc<Object>]) -> bool {
+    let plain = matches!(encoding.media, Media::Json) && !encoding.pretty;
+    plain && objects.iter().map(|object| object.body().len()).sum::<usize>() >= LISTING_BYTES
+}
+
+/// An answer without a body, in the media type that was asked for.
+pub(crate) fn head(encoding: Encoding) -> Response {
+    Response { status: 200, headers: vec![("content-type", encoding.content_type().into())], body: Vec::new() }
+}
 
 /// The metadata of a list.
 #[derive(Clone, Debug, Default)]
@@ -89,50 +102,41 @@ impl Presenter<'_> {
         value_response(self.encoding, code, value)
     }
 
-    /// An answer with a list.
+    /// An answer with a list, as a whole.
     pub(crate) fn list(&self, meta: &ListMeta, objects: &[Arc<Object>]) -> Response {
-        let mut body = Vec::new();
         let mut out = Vec::with_capacity(4096);
-        match self.encoding.form {
-            Form::Table => {
-                self.write_table_head(meta, &mut out);
-                items(objects, |object, out| self.write_row(object, out), &mut out, &mut body);
+        self.write_list_head(meta, &mut out);
+        for (index, object) in objects.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
             }
-            Form::Object => {
-                let gvk = &self.resource.gvk;
-                let head = format!(r#"{{"kind":"{}List","apiVersion":"{}","metadata":"#, gvk.kind, gvk.api_version());
-                out.extend_from_slice(head.as_bytes());
-                meta.write(&mut out);
-                out.extend_from_slice(br#","items":["#);
-                items(objects, |object, out| self.write_whole(object, None, out), &mut out, &mut body);
-            }
-            Form::Partial => {
-                let head = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":"#;
-                out.extend_from_slice(head.as_bytes());
-                meta.write(&mut out);
-                out.extend_from_slice(br#","items":["#);
-                items(objects, write_partial, &mut out, &mut body);
-            }
+            self.write_item(object, &mut out);
         }
-        body.push(Bytes::from(out));
-        finish_pieces(self.encoding, 200, body)
+        out.extend_from_slice(b"]}");
+        finish(self.encoding, 200, out)
     }
-}
 
-/// Appends the items of a list and its end; what is large enough becomes a piece of the body.
-fn items(objects: &[Arc<Object>], write: impl Fn(&Object, &mut Vec<u8>), out: &mut Vec<u8>, body: &mut Vec<Bytes>) {
-    for (index, object) in objects.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write(object, out);
-        if out.len() >= PIECE_BYTES {
-            // The next piece has room for what this one has: no byte is copied twice.
-            let next = Vec::with_capacity(out.capacity().min(2 * PIECE_BYTES));
-            body.push(Bytes::from(std::mem::replace(out, next)));
+    /// Appends a list up to its first item.
+    fn write_list_head(&self, meta: &ListMeta, out: &mut Vec<u8>) {
+        let gvk = &self.resource.gvk;
+        let (kind, version) = match self.encoding.form {
+            Form::Table => return self.write_table_head(meta, out),
+            Form::Object => (format!("{}List", gvk.kind), gvk.api_version()),
+            Form::Partial => ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into()),
+        };
+        out.extend_from_slice(format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":"#).as_bytes());
+        meta.write(out);
+        out.extend_from_slice(br#","items":["#);
+    }
+
+    /// Appends an item of a list.
+    fn write_item(&self, object: &Object, out: &mut Vec<u8>) {
+        match self.encoding.form {
+            Form::Table => self.write_row(object, out),
+            Form::Object => self.write_whole(object, None, out),
+            Form::Partial => write_partial(object, out),
         }
     }
-    out.extend_from_slice(b"]}");
 }
 
 /// Appends a `PartialObjectMetadata`: the stored bytes of the metadata, nothing decoded.
@@ -171,16 +175,12 @@ fn ordered(value: &Value) -> Vec<u8> {
 
 /// An answer of JSON bytes, in the media type that was asked for.
 pub(crate) fn finish(encoding: Encoding, code: u16, json: Vec<u8>) -> Response {
-    finish_pieces(encoding, code, vec![Bytes::from(json)])
-}
-
-fn finish_pieces(encoding: Encoding, code: u16, pieces: Vec<Bytes>) -> Response {
     let body = match encoding.media {
-        Media::Json if encoding.pretty => vec![Bytes::from(indent::indent(&pieces.concat()))],
-        Media::Json => pieces,
-        Media::Yaml => vec![Bytes::from(yaml(&pieces.concat()))],
+        Media::Json if encoding.pretty => indent::indent(&json),
+        Media::Json => json,
+        Media::Yaml => yaml(&json),
     };
-    Response { status: code, headers: vec![("content-type", encoding.content_type().into())], body }
+    Response { status: code, body: vec![Bytes::from(body)], ..head(encoding) }
 }
 
 /// Indents the body of a JSON answer.

@@ -1,11 +1,13 @@
 //! What every verb is given, and what every verb gives back.
 
-use coracle_api::{ObjectKey, Registry, Request, Resource, Response, Revision};
+use std::sync::Arc;
+
+use coracle_api::{Object, ObjectKey, Registry, Request, Resource, Response, Revision};
 use coracle_base::{Now, Rng};
 use coracle_store::{Transaction, View};
 use serde_json::Value;
 
-use crate::answer::Presenter;
+use crate::answer::{ListMeta, Presenter};
 use crate::callout::{Asked, Callout};
 use crate::machine::TunnelSpec;
 use crate::request::ResourcePath;
@@ -129,6 +131,8 @@ pub(crate) enum Step {
     Propose(Box<Proposal>),
     /// Delete each of these for itself, then answer.
     DeleteAll(Vec<ObjectKey>, Response),
+    /// Answer with a list.
+    List(ListMeta, Vec<Arc<Object>>),
     /// Ask the world, then answer.
     Call(Callout, Box<Asked>),
     /// Stream.

@@ -38,6 +38,7 @@ pub mod rbac {
     pub use crate::authorize::{Authorizer, PolicyRule, check_path, node_rules, uncovered};
 }
 
+pub use answer::Listing;
 pub use callout::Callout;
 pub use machine::{LogOptions, Next, Proposed, RequestMachine, Resume, TunnelSpec};
 pub use node_lease::Heartbeats;

@@ -12,6 +12,7 @@ use coracle_base::{Now, Rng};
 use coracle_store::{Applied, Refused, Transaction, View};
 
 use self::collection::Collection;
+use crate::answer::{ListMeta, Listing};
 use crate::authorize::{Access, effective_user};
 use crate::callout::{Asked, Callout};
 use crate::context::{Finish, Proposal, Shape, Step};
@@ -52,11 +53,13 @@ pub enum Proposed {
     Unsettled(Status),
 }
 
-/// What to do next. The machine is over after `Respond`, `Watch` and `Tunnel`.
+/// What to do next. The machine is over after `Respond`, `List`, `Watch` and `Tunnel`.
 #[derive(Debug)]
 pub enum Next {
     /// Answer.
     Respond(Response),
+    /// Answer with a large list, whose pieces are written as they are taken.
+    List(Box<Listing>),
     /// Propose, and resume with [`Resume::Settled`] or [`Resume::Unsettled`].
     Propose(Transaction),
     /// Propose each of these for itself, never as one, and resume with [`Resume::SettledAll`] when all are settled.
@@ -250,6 +253,7 @@ impl RequestMachine {
     fn take(&mut self, view: &View, now: Now, step: Step, routed: Option<Routed>) -> Next {
         match (step, routed) {
             (Step::Respond(response), _) => self.respond(response),
+            (Step::List(meta, objects), Some(routed)) => self.list(routed, now, meta, objects),
             (Step::Watch(watcher), _) => Next::Watch(watcher),
             (Step::Tunnel(tunnel), _) => Next::Tunnel(tunnel),
             (Step::Call(callout, asked), _) => {
@@ -264,8 +268,19 @@ impl RequestMachine {
             (Step::DeleteAll(keys, response), Some(routed)) => {
                 self.delete(view, now, Box::new(Collection::new(routed, keys, response)))
             }
-            (Step::Propose(_) | Step::DeleteAll(..), None) => unreachable!("only resources are written"),
+            (Step::List(..) | Step::Propose(_) | Step::DeleteAll(..), None) => {
+                unreachable!("only resources are listed and written")
+            }
         }
+    }
+
+    fn list(&mut self, routed: Routed, now: Now, meta: ListMeta, objects: Vec<Arc<Object>>) -> Next {
+        if !answer::is_written_late(routed.encoding, &objects) {
+            let response = routed.presenter(now).list(&meta, &objects);
+            return self.respond(response);
+        }
+        let head = self.finished(answer::head(routed.encoding));
+        Next::List(Box::new(Listing::new(head, routed, now, meta, objects)))
     }
 
     fn propose(&mut self, proposal: Proposal, routed: Routed) -> Next {
@@ -335,8 +350,12 @@ impl RequestMachine {
         }
     }
 
+    fn respond(&mut self, response: Response) -> Next {
+        Next::Respond(self.finished(response))
+    }
+
     /// The last touches that every answer gets.
-    fn respond(&mut self, mut response: Response) -> Next {
+    fn finished(&mut self, mut response: Response) -> Response {
         let failed = !response.is_success();
         if response.status == 500 {
             let (method, path, user) = (self.request.method, &self.request.path, &self.request.user.name);
@@ -354,7 +373,7 @@ impl RequestMachine {
         for warning in self.warnings.drain(..) {
             response.headers.push(("warning", answer::warning(&warning)));
         }
-        Next::Respond(response)
+        response
     }
 }
 

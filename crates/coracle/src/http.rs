@@ -92,6 +92,8 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
             }
             Ok(body::respond(response, parts))
         }
+        Answer::List(listing) if head => Ok(body::plain(listing.head().clone())),
+        Answer::List(listing) => Ok(body::list(*listing, parts)),
         Answer::Watch(watcher) => Ok(watch::respond(process, watcher)),
         Answer::Tunnel(tunnel) => tunnel::respond(process, tunnel, websocket, parts, passed_on).await,
     }

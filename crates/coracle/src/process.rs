@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coracle_api::{Reason, Request, Response, Status};
-use coracle_apiserver::{Heartbeats, Next, Proposed, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher};
+use coracle_apiserver::{
+    Heartbeats, Listing, Next, Proposed, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher,
+};
 use coracle_base::{Now, Rng};
 use coracle_engine::needs_read;
 use coracle_store::{Applied, Refused, Transaction, View};
@@ -33,6 +35,8 @@ const PROPOSAL_WAIT: Duration = Duration::from_secs(30);
 pub(crate) enum Answer {
     /// A whole response.
     Response(Response),
+    /// A large list, written as it is sent.
+    List(Box<Listing>),
     /// A stream of watch events.
     Watch(Box<Watcher>),
     /// A byte stream to or from a pod.
@@ -103,6 +107,7 @@ impl Process {
             let view = self.view();
             resume = match machine.advance(&view, self.now(), resume) {
                 Next::Respond(response) => return Answer::Response(response),
+                Next::List(listing) => return Answer::List(listing),
                 Next::Watch(watcher) => return Answer::Watch(watcher),
                 Next::Tunnel(tunnel) => return Answer::Tunnel(tunnel),
                 Next::Propose(mut transaction) => {
@@ -163,6 +168,7 @@ impl Process {
     fn whole(answer: Answer) -> Response {
         match answer {
             Answer::Response(response) => response,
+            Answer::List(listing) => listing.into_response(),
             Answer::Watch(_) | Answer::Tunnel(_) => Status::bad_request("streams are not served here").into(),
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn list(context: &mut Context<'_>) -> Result<Step, Status> {
         Err(Unread::Refused(status)) => return Err(status),
         Err(Unread::Answer(response)) => return Ok(Step::Respond(*response)),
     };
-    Ok(Step::Respond(context.presenter().list(&page.meta, &page.objects)))
+    Ok(Step::List(page.meta, page.objects))
 }
 
 /// One page.

@@ -96,6 +96,7 @@ impl Server {
         loop {
             match machine.advance(&self.store.view(), self.now, resume) {
                 Next::Respond(response) => return Reply::Response(response),
+                Next::List(listing) => return Reply::Response(listing.into_response()),
                 Next::Watch(watcher) => return Reply::Watch(watcher),
                 Next::Tunnel(tunnel) => return Reply::Tunnel(tunnel),
                 Next::Propose(transaction) => {

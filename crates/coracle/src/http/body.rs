@@ -1,11 +1,11 @@
 //! How a whole answer goes out: in pieces that fill records, and compressed where the client asks for that and it is large.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write as _;
 
 use axum::body::Body;
 use bytes::Bytes;
+use coracle_apiserver::Listing;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::stream;
@@ -26,32 +26,38 @@ const FRAME_BYTES: usize = 16_384 - 9;
 /// An answer to whoever asks without saying how.
 pub(crate) fn plain(response: coracle_api::Response) -> Response<Body> {
     let length = length(&response);
-    let mut pieces = VecDeque::from(response.body);
-    let body = match pieces.len() {
-        0 | 1 => Body::from(pieces.pop_front().unwrap_or_default()),
-        _ => Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>))),
+    let coracle_api::Response { status, headers, mut body } = response;
+    let body = match body.len() {
+        0 | 1 => Body::from(body.pop().unwrap_or_default()),
+        _ => streamed(body.into_iter()),
     };
-    with_head(response.status, &response.headers, Some(length), body)
+    with_head(status, &headers, Some(length), body)
 }
 
 /// An answer in the form that the client's head asks for.
 pub(crate) fn respond(response: coracle_api::Response, parts: &Parts) -> Response<Body> {
     let length = length(&response);
-    if length >= GZIP_BYTES && parts.method == Method::GET && accepts_gzip(parts) {
-        return compressed(response);
+    let coracle_api::Response { status, headers, body } = response;
+    if length >= GZIP_BYTES && accepts_gzip(parts) {
+        return compressed(status, &headers, body.into_iter());
     }
-    if parts.version != Version::HTTP_2 || length <= FRAME_BYTES {
-        return plain(response);
+    if parts.version == Version::HTTP_2 && length > FRAME_BYTES {
+        return with_head(status, &headers, Some(length), streamed(cut(body.into_iter(), FRAME_BYTES)));
     }
-    let mut pieces = VecDeque::from(response.body);
-    let frames = std::iter::from_fn(move || {
-        while pieces.front().is_some_and(Bytes::is_empty) {
-            pieces.pop_front();
-        }
-        let first = pieces.front_mut()?;
-        Some(Ok::<_, Infallible>(first.split_to(first.len().min(FRAME_BYTES))))
-    });
-    with_head(response.status, &response.headers, Some(length), Body::from_stream(stream::iter(frames)))
+    plain(coracle_api::Response { status, headers, body })
+}
+
+/// A large list, whose pieces are written when the connection takes them.
+pub(crate) fn list(listing: Listing, parts: &Parts) -> Response<Body> {
+    let coracle_api::Response { status, headers, .. } = listing.head().clone();
+    if accepts_gzip(parts) {
+        return compressed(status, &headers, listing);
+    }
+    let body = match parts.version {
+        Version::HTTP_2 => streamed(cut(listing, FRAME_BYTES)),
+        _ => streamed(listing),
+    };
+    with_head(status, &headers, None, body)
 }
 
 fn length(response: &coracle_api::Response) -> usize {
@@ -60,29 +66,44 @@ fn length(response: &coracle_api::Response) -> usize {
 
 fn accepts_gzip(parts: &Parts) -> bool {
     let lines = parts.headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|coding| coding.trim() == "gzip")
+    parts.method == Method::GET && lines.flat_map(|line| line.split(',')).any(|coding| coding.trim() == "gzip")
+}
+
+fn streamed(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
+}
+
+/// The same bytes in pieces that are no larger; none is empty.
+fn cut(mut pieces: impl Iterator<Item = Bytes>, most: usize) -> impl Iterator<Item = Bytes> {
+    let mut rest = Bytes::new();
+    std::iter::from_fn(move || {
+        while rest.is_empty() {
+            rest = pieces.next()?;
+        }
+        Some(rest.split_to(rest.len().min(most)))
+    })
 }
 
 /// The answer as a stream that is compressed as it is sent, a piece at a time.
-fn compressed(response: coracle_api::Response) -> Response<Body> {
-    let start = (VecDeque::from(response.body), Some(GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL))));
-    let pieces = stream::unfold(start, |(mut pieces, encoder)| async move {
-        let mut encoder = encoder?;
-        while let Some(first) = pieces.front_mut() {
-            let piece = first.split_to(first.len().min(GZIP_PIECE_BYTES));
-            if first.is_empty() {
-                pieces.pop_front();
-            }
-            encoder.write_all(&piece).expect("bytes are compressed in memory");
-            if !encoder.get_ref().is_empty() {
-                let ready = std::mem::take(encoder.get_mut());
-                return Some((Ok::<_, Infallible>(Bytes::from(ready)), (pieces, Some(encoder))));
+fn compressed(
+    status: u16,
+    headers: &[(&'static str, String)],
+    pieces: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Response<Body> {
+    let mut pieces = cut(pieces, GZIP_PIECE_BYTES);
+    let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL)));
+    let compressed = std::iter::from_fn(move || {
+        while let Some(writer) = &mut encoder {
+            let Some(piece) = pieces.next() else { break };
+            writer.write_all(&piece).expect("bytes are compressed in memory");
+            if !writer.get_ref().is_empty() {
+                return Some(Bytes::from(std::mem::take(writer.get_mut())));
             }
         }
-        let rest = encoder.finish().expect("bytes are compressed in memory");
-        Some((Ok(Bytes::from(rest)), (pieces, None)))
+        let rest = encoder.take()?.finish().expect("bytes are compressed in memory");
+        Some(Bytes::from(rest))
     });
-    let mut answer = with_head(response.status, &response.headers, None, Body::from_stream(pieces));
+    let mut answer = with_head(status, headers, None, streamed(compressed));
     answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     answer

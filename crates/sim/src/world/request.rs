@@ -79,6 +79,7 @@ impl World {
         let Some(Flow { stage: Stage::Running(machine), .. }) = self.flows.get_mut(&id) else { return };
         match machine.advance(&view, self.now, resume) {
             Next::Respond(response) => self.finish(id, response),
+            Next::List(listing) => self.finish(id, listing.into_response()),
             Next::Propose(transaction) => self.propose((id, None), transaction),
             Next::ProposeAll(transactions) => self.propose_all(id, transactions),
             Next::WaitFor(revision) => {
