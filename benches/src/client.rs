@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use coracle::Cluster;
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -135,24 +134,44 @@ fn request(order: &Order, version: Version, method: &str, path: &str) -> http::r
     }
 }
 
-type Sent = BoxFuture<'static, hyper::Result<http::Response<hyper::body::Incoming>>>;
+/// The sending half of a connection.
+enum Sender {
+    Http1(hyper::client::conn::http1::SendRequest<Full<Bytes>>),
+    Http2(hyper::client::conn::http2::SendRequest<Full<Bytes>>),
+}
+
+impl Sender {
+    /// Sends a request once the connection is done with the one before.
+    async fn send(&mut self, request: http::Request<Full<Bytes>>) -> hyper::Result<http::Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Self::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+}
 
 async fn read(order: &Order, reads: &Reads) -> anyhow::Result<(Vec<Duration>, usize)> {
     /// As large a window as Go's client gives a stream.
     const WINDOW: u32 = 4 << 20;
     let io = connect(order, reads.version).await?;
-    let mut send: Box<dyn FnMut(http::Request<Full<Bytes>>) -> Sent> = match reads.version {
+    let mut sender = match reads.version {
         Version::Http1 => {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+            let (sender, connection) = hyper::client::conn::http1::handshake(io).await?;
             tokio::spawn(connection);
-            Box::new(move |request| sender.send_request(request).boxed())
+            Sender::Http1(sender)
         }
         Version::Http2 => {
             let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
             builder.initial_stream_window_size(WINDOW).initial_connection_window_size(1 << 30);
-            let (mut sender, connection) = builder.handshake(io).await?;
+            let (sender, connection) = builder.handshake(io).await?;
             tokio::spawn(connection);
-            Box::new(move |request| sender.send_request(request).boxed())
+            Sender::Http2(sender)
         }
     };
     let (mut times, mut size) = (Vec::new(), 0);
@@ -160,7 +179,7 @@ async fn read(order: &Order, reads: &Reads) -> anyhow::Result<(Vec<Duration>, us
         let request =
             request(order, reads.version, "GET", &reads.path).header("accept", &reads.accept).body(Full::default())?;
         let started = Instant::now();
-        let response = send(request).await?;
+        let response = sender.send(request).await?;
         ensure!(response.status() == http::StatusCode::OK, "{}", response.status());
         let mut body = response.into_body();
         size = 0;
