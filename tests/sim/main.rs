@@ -7,6 +7,8 @@ mod crashes;
 mod deletion;
 mod determinism;
 mod guests;
+mod members;
+mod members_swarm;
 mod nodes;
 mod placement;
 mod rollouts;

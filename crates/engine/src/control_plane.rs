@@ -87,6 +87,8 @@ pub struct ControlPlane {
     /// Whether the view has everything that was acknowledged before this start, and whether that is being asked for.
     current: bool,
     asking: bool,
+    /// Whether this member was in the group when that was last looked at.
+    belonged: bool,
     /// The state that another member sent, while the step that installs it is made.
     coming: Option<Box<Store>>,
     last_time: Timestamp,
@@ -111,6 +113,8 @@ impl ControlPlane {
         let saved = log.as_ref().map_or((0, 0), |log| (log.snapshot.mark.index, log.snapshot.mark.term));
         let behind = log.iter().flat_map(|log| &log.entries).filter(|entry| entry.index > saved.0);
         let log_bytes = behind.map(|entry| entry.data.len()).sum();
+        let known = log.as_ref().map(|log| log.snapshot.membership.place(options.raft.id));
+        let belonged = known.is_some_and(|place| place != raft::Place::Outside);
         let store = store.unwrap_or_else(|| Store::new(options.store.clone()));
         let view = store.view();
         let last_time = view.time();
@@ -134,6 +138,7 @@ impl ControlPlane {
             next_look: Instant::ZERO,
             current: false,
             asking: false,
+            belonged,
             coming: None,
             last_time,
             applied: saved,
@@ -153,6 +158,11 @@ impl ControlPlane {
     /// Whether this member leads and the controllers run.
     pub fn is_leading(&self) -> bool {
         self.leader.is_some()
+    }
+
+    /// The term in which this member leads, from its election on.
+    pub fn lead_term(&self) -> Option<u64> {
+        self.leading
     }
 
     /// Whether the view has everything that was acknowledged before this member was started: before that nobody may see it.
@@ -303,7 +313,7 @@ impl ControlPlane {
                 self.applied = (index, term);
                 self.forwards.applied(index, term, &[]);
                 self.next_look = now.mono;
-                out.push(Output::Membership(membership));
+                self.belongs(membership, out);
             }
             raft::Output::Dropped(id) => self.dropped(id, &Settled::NotLeader, out),
             raft::Output::Unknown(id) => self.dropped(id, &Settled::Unknown, out),
@@ -343,7 +353,16 @@ impl ControlPlane {
         self.log_bytes = 0;
         self.forwards.installed(mark.index);
         out.push(Output::Installed(mark));
+        self.belongs(membership, out);
+    }
+
+    /// Who is in the group has changed, perhaps without this member.
+    fn belongs(&mut self, membership: raft::Membership, out: &mut Vec<Output>) {
+        let belongs = membership.place(self.options.raft.id) != raft::Place::Outside;
         out.push(Output::Membership(membership));
+        if std::mem::replace(&mut self.belonged, belongs) && !belongs {
+            out.push(Output::Removed);
+        }
     }
 
     fn apply(
@@ -383,6 +402,8 @@ impl ControlPlane {
         let (registry, options) = (self.registry.clone(), Arc::clone(&self.options.server));
         let leader = Leader::new(manager, &self.view, registry, options, self.rng.fork(), self.next_action, now);
         self.leader = Some(leader);
+        // A new leader has everything that was committed before its term.
+        self.current = true;
     }
 
     /// Tells the leader what changed since a view.

@@ -22,8 +22,6 @@ use crate::{
 
 pub use io::{Config, Input, MemberId, Output, ProposalId};
 
-/// Entries kept behind a snapshot, for members that are a little late.
-const TAIL_ENTRIES: u64 = 1000;
 /// The largest message of entries, and how many are on their way to one member.
 const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 64;
@@ -338,7 +336,7 @@ impl Member {
             self.memberships.pop_front();
         }
         let pointer = SnapshotPointer { mark, membership: self.memberships[0].1.clone() };
-        let keep_from = mark.index.saturating_sub(TAIL_ENTRIES);
+        let keep_from = mark.index.saturating_sub(self.config.tail);
         let log = self.node.mut_store();
         log.set_snapshot(pointer.clone());
         log.compact(keep_from);

@@ -8,6 +8,7 @@ use coracle_api::resources::{NAMESPACES, SERVICES};
 use coracle_api::{Method, ObjectKey, Request, Resource, Response, UserInfo};
 use coracle_base::{Instant, Rng};
 use coracle_node::{Capacity, NodeConfig};
+use coracle_raft::{Config, MemberId};
 #[cfg(feature = "wasm")]
 use coracle_runtime_wasm::simulated::SimulatedImages;
 use coracle_store::View;
@@ -24,6 +25,8 @@ const STEPS_MAX: u64 = 20_000_000;
 const RUN_MAX: Duration = Duration::from_hours(24);
 /// How long nothing is written before a cluster counts as being at rest: longer than the waits after conflicts.
 const QUIET: Duration = Duration::from_secs(5);
+/// How long a client waits for an answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(12);
 /// How long a cluster has to converge.
 const CONVERGE_MAX: Duration = Duration::from_hours(2);
 
@@ -42,10 +45,12 @@ pub enum Propagation {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
+    members: usize,
     nodes: usize,
     fake_nodes: usize,
     seed: u64,
     snapshot_after: usize,
+    tail: u64,
     scripts: Vec<(String, Script)>,
     #[cfg(feature = "wasm")]
     wasm: bool,
@@ -90,10 +95,16 @@ impl Builder {
         self
     }
 
+    /// So many entries stay in the log behind a snapshot.
+    pub fn tail(mut self, entries: u64) -> Self {
+        self.tail = entries;
+        self
+    }
+
     /// The cluster, with its nodes Ready.
     #[track_caller]
     pub fn build(self) -> TestCluster {
-        let mut cluster = TestCluster { world: World::new(self.seed, self.snapshot_after) };
+        let mut cluster = TestCluster { world: World::new(self.seed, self.members, (self.snapshot_after, self.tail)) };
         for (image, script) in self.scripts {
             cluster.world.script(&image, script);
         }
@@ -126,7 +137,7 @@ impl Builder {
 
 /// A cluster under virtual time. When a test fails, its seed and the command that replays it are printed.
 pub struct TestCluster {
-    world: World,
+    pub(crate) world: World,
 }
 
 impl fmt::Debug for TestCluster {
@@ -140,19 +151,21 @@ impl fmt::Debug for TestCluster {
 }
 
 impl TestCluster {
-    /// A cluster of so many members; today a cluster has one.
+    /// A cluster of so many members, all of them voters.
     ///
     /// # Panics
     ///
-    /// For any other number.
+    /// Without any.
     #[track_caller]
     pub fn members(members: usize) -> Builder {
-        assert_eq!(members, 1, "a cluster has one member today");
+        assert!(members > 0, "a cluster has members");
         Builder {
+            members,
             nodes: 0,
             fake_nodes: 0,
             seed: 1,
             snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
+            tail: Config::single(MemberId(1)).tail,
             scripts: Vec::new(),
             #[cfg(feature = "wasm")]
             wasm: false,
@@ -308,13 +321,26 @@ impl TestCluster {
     }
 
     /// Makes a request and does not wait; what becomes of it is in [`Self::history`].
-    pub fn submit(&mut self, mut request: Request) -> Ticket {
+    pub fn submit(&mut self, request: Request) -> Ticket {
+        self.submit_to(0, request, None)
+    }
+
+    /// The same to a member, about a register.
+    pub(crate) fn submit_to(
+        &mut self,
+        member: usize,
+        mut request: Request,
+        register: Option<(String, Option<u64>)>,
+    ) -> Ticket {
         if request.user == UserInfo::default() {
             request.user = UserInfo::admin("admin");
         }
-        let ticket = self.world.history.begin(self.world.now.mono, request.method, &request.path);
-        let flow = Flow::new(Origin::Test(ticket), None, request);
+        let ticket = self.world.history.begin(self.world.now.mono, request.method, &request.path, register);
+        let flow = Flow::new(Origin::Test(ticket), None, request).via(member);
         self.world.schedule(Duration::ZERO, crate::world::Event::Arrive(Box::new(flow)));
+        if self.world.members.len() > 1 {
+            self.world.schedule(CLIENT_PATIENCE, crate::world::Event::GiveUp { ticket });
+        }
         ticket
     }
 
@@ -361,14 +387,14 @@ impl TestCluster {
 
     // Faults.
 
-    /// Kills the member's process: what its disk had not written may be lost, requests under way have no known outcome.
+    /// Kills the first member's process: what its disk had not written may be lost, requests under way have no known outcome.
     pub fn crash_member(&mut self) {
-        self.world.crash_member();
+        self.world.crash_member(0);
     }
 
     /// Starts it again, from what its disk holds.
     pub fn restart_member(&mut self) {
-        self.world.start_member();
+        self.world.start_member(0);
     }
 
     /// The node loses its power: agent, containers, and what its disk had not written.

@@ -52,24 +52,43 @@ impl Disk {
         }
     }
 
-    /// Keeps a snapshot; the log still says which one counts.
+    /// Keeps a snapshot; the log still says which one counts, and that one stays.
     pub(crate) fn keep_snapshot(&mut self, index: u64, bytes: Vec<u8>) {
+        let named = self.log.as_ref().map_or(0, |log| log.snapshot.mark.index);
+        self.snapshots.retain(|(kept, _)| *kept != index);
         self.snapshots.push((index, bytes));
-        if self.snapshots.len() > 2 {
-            self.snapshots.remove(0);
-        }
+        self.snapshots.sort_by_key(|(index, _)| *index);
+        let newest = self.snapshots.len().saturating_sub(2);
+        let mut position = 0;
+        self.snapshots.retain(|(index, _)| {
+            position += 1;
+            *index == named || position > newest
+        });
     }
 
-    /// The power goes: of what was on its way some is written, never a part of a batch and never one before another.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) {
+    /// Whether something is handed over and not durable yet.
+    pub(crate) fn is_writing(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The bytes of a snapshot that is kept.
+    pub(crate) fn snapshot(&self, index: u64) -> Option<Vec<u8>> {
+        self.snapshots.iter().find(|(kept, _)| *kept == index).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// The power goes: of what was on its way some is written, never a part of a batch and never one before another. Returns how many
+    /// batches are lost.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) -> u64 {
         let survivors = rng.below(self.pending.len() as u64 + 1);
         for _ in 0..survivors {
             if let Some((_, batch)) = self.pending.pop_front() {
                 self.commit(batch);
             }
         }
+        let lost = self.pending.len() as u64;
         self.pending.clear();
         self.busy_until = Instant::ZERO;
+        lost
     }
 
     /// What a member that starts finds: the state of the last snapshot, and the log.

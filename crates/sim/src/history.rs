@@ -1,7 +1,12 @@
 //! What the test asked for and what it was told: the base of every statement about acknowledged writes.
 
+use std::collections::BTreeMap;
+
 use coracle_api::{Method, Response, Status};
 use coracle_base::Instant;
+use serde_json::Value;
+
+use crate::linearizability::{Action, Operation, is_linearizable};
 
 /// Which of the history's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +38,26 @@ pub struct Record {
     pub path: String,
     /// What became of it.
     pub outcome: Outcome,
+    /// When it ended.
+    pub ended: Option<Instant>,
+    /// What it did to a register, if it was about one.
+    pub(crate) register: Option<(String, Option<u64>)>,
 }
 
 impl Record {
+    /// What it means for its register; nothing where it certainly did nothing.
+    fn operation(&self) -> Option<Operation> {
+        let (_, written) = self.register.as_ref()?;
+        let (answered, action) = match (&self.outcome, written) {
+            (Outcome::Acknowledged(_), Some(value)) => (self.ended, Action::Write(*value)),
+            (Outcome::Pending | Outcome::Unknown, Some(value)) => (None, Action::Write(*value)),
+            (Outcome::Acknowledged(response), None) => (self.ended, Action::Read(value_of(response))),
+            (Outcome::Refused(status), None) if status.code == 404 => (self.ended, Action::Read(None)),
+            _ => return None,
+        };
+        Some(Operation { called: self.at, answered, action })
+    }
+
     /// Whether it wrote something and was told so.
     pub fn is_acknowledged_write(&self) -> bool {
         let writes = matches!(self.method, Method::Post | Method::Put | Method::Patch | Method::Delete);
@@ -65,13 +87,51 @@ impl History {
         &self.records[ticket.0 as usize].outcome
     }
 
-    pub(crate) fn begin(&mut self, at: Instant, method: Method, path: &str) -> Ticket {
+    /// Whether every register was one to its clients: each operation took place at a moment between its call and its answer.
+    ///
+    /// # Panics
+    ///
+    /// When there is a register whose history has no such order.
+    #[track_caller]
+    pub fn check_linearizable(&self) {
+        let mut registers: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
+        for record in &self.records {
+            if let (Some((name, _)), Some(operation)) = (&record.register, record.operation()) {
+                registers.entry(name).or_default().push(operation);
+            }
+        }
+        for (name, operations) in registers {
+            assert!(is_linearizable(&operations), "register {name} is none: {operations:#?}");
+        }
+    }
+
+    pub(crate) fn begin(
+        &mut self,
+        at: Instant,
+        method: Method,
+        path: &str,
+        register: Option<(String, Option<u64>)>,
+    ) -> Ticket {
         let ticket = Ticket(self.records.len() as u64);
-        self.records.push(Record { ticket, at, method, path: path.to_owned(), outcome: Outcome::Pending });
+        let path = path.to_owned();
+        self.records.push(Record { ticket, at, method, path, outcome: Outcome::Pending, ended: None, register });
         ticket
     }
 
-    pub(crate) fn end(&mut self, ticket: Ticket, outcome: Outcome) {
-        self.records[ticket.0 as usize].outcome = outcome;
+    /// The first end counts: who gave up waiting does not hear of a later answer.
+    pub(crate) fn end(&mut self, at: Instant, ticket: Ticket, outcome: Outcome) {
+        // Requests from before the history was begun anew.
+        let Some(record) = self.records.get_mut(ticket.0 as usize) else { return };
+        if record.outcome == Outcome::Pending {
+            record.outcome = outcome;
+            record.ended = Some(at);
+        }
     }
+}
+
+/// The value of a register that was read.
+pub(crate) fn value_of(response: &Response) -> Option<u64> {
+    let bytes = response.body.concat();
+    let body: Value = serde_json::from_slice(&bytes).ok()?;
+    body["data"]["value"].as_str()?.parse().ok()
 }

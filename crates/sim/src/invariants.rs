@@ -1,6 +1,7 @@
 //! What must hold in every run, whatever the scenario: one property a file, looked at after every event or at convergence.
 
 mod acknowledged_writes;
+mod agreement;
 mod one_instance;
 mod owners_exist;
 mod replica_bounds;
@@ -10,6 +11,8 @@ use coracle_api::Revision;
 use coracle_base::Instant;
 use coracle_node::runtime::RuntimeEvent;
 use coracle_store::{Change, View};
+
+pub(crate) use agreement::Agreement;
 
 /// A property that does not hold, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,15 +9,23 @@ mod cluster;
 mod disk;
 mod history;
 mod invariants;
+mod linearizability;
 mod manifest;
+mod members;
+mod network;
 mod render;
 mod timeline;
 mod trace;
 mod world;
 
 pub use cluster::{Builder, Propagation, TestCluster};
+pub use coracle_base::Rng;
+pub use coracle_engine::Wants;
 pub use coracle_node::fake::Script;
+pub use coracle_raft::{MemberId, Role};
 pub use history::{History, Outcome, Record, Ticket};
 pub use manifest::Manifest;
 #[cfg(feature = "wasm")]
 pub use manifest::pod;
+pub use members::{Side, Totals, Via, Who};
+pub use network::Weather;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use coracle_api::Response;
 use coracle_apiserver::{Resume, ServerOptions};
 use coracle_base::{DelayQueue, Instant, Now, Rng, Timestamp};
-use coracle_engine::{ControlPlaneOptions, Input, NodeFeed};
+use coracle_engine::{ControlPlaneOptions, Input};
 use coracle_node::RequestId;
 use coracle_node::fake::Script;
 use coracle_node::runtime::RuntimeEvent;
@@ -26,7 +26,9 @@ use coracle_raft::{Config, MemberId, PersistId};
 use coracle_store::{Change, StoreOptions, View};
 
 use crate::history::History;
-use crate::invariants::Invariants;
+use crate::invariants::{Agreement, Invariants};
+use crate::members::Totals;
+use crate::network::Network;
 use crate::timeline::Timelines;
 use crate::trace::Trace;
 
@@ -34,6 +36,8 @@ pub(crate) use member::Member;
 pub(crate) use node::Seat;
 pub(crate) use request::{Flow, Origin};
 
+/// What sets the draws of the network between members apart from all others of a seed.
+const NETWORK: u64 = 0x6e65_7477_6f72_6b00;
 /// When every world begins.
 const START: &str = "2026-11-22T10:00:00Z";
 /// The longest that a request, an answer or a watch event is on its way, in microseconds: a home network's millisecond or two.
@@ -41,12 +45,22 @@ const NETWORK_MICROS_MAX: u64 = 2_000;
 
 /// Something that is going to happen.
 pub(crate) enum Event {
-    /// The brain is told something.
-    Brain { boot: u64, input: Input },
+    /// A member's brain is told something.
+    Brain { member: usize, boot: u64, input: Input },
     /// A batch is durable.
-    Persisted { boot: u64, id: PersistId },
+    Persisted { member: usize, boot: u64, id: PersistId },
     /// A snapshot is durable.
-    Snapshot { boot: u64, index: u64, term: u64, bytes: Vec<u8> },
+    Snapshot { member: usize, boot: u64, index: u64, term: u64, bytes: Vec<u8> },
+    /// A message of one member reaches another.
+    Peer { from: usize, to: usize, bytes: Vec<u8> },
+    /// The state of one member is complete on another, in the start that it was sent to.
+    State { from: usize, to: usize, boot: u64, message: coracle_raft::Message, index: u64, bytes: Vec<u8> },
+    /// A member stops, because it was removed.
+    Leave { member: usize, boot: u64 },
+    /// A client gives up waiting.
+    GiveUp { ticket: crate::history::Ticket },
+    /// A node looks for a member that answers.
+    Reconnect { node: String },
     /// A request reaches the API server.
     Arrive(Box<Flow>),
     /// A request goes on.
@@ -61,14 +75,28 @@ pub(crate) enum Event {
     Runtime { node: String, power: u64, event: RuntimeEvent, later: bool },
     /// A node's checkpoint is durable.
     Checkpoint { node: String, power: u64, bytes: Vec<u8> },
-    /// The nodes are told what has changed.
-    Look,
+    /// A member's nodes are told what has changed.
+    Look { member: usize },
 }
 
 impl Event {
     /// Whether it is work under way, and not a timer.
     fn is_work(&self) -> bool {
-        !matches!(self, Self::Runtime { later: true, .. })
+        let timer = matches!(self, Self::Runtime { later: true, .. } | Self::GiveUp { .. } | Self::Reconnect { .. });
+        // Members always talk.
+        !timer && !matches!(self, Self::Peer { .. } | Self::State { .. })
+    }
+
+    /// The member whose process it happens in.
+    fn member(&self) -> Option<usize> {
+        match self {
+            Self::Brain { member, .. } | Self::Persisted { member, .. } | Self::Snapshot { member, .. } => {
+                Some(*member)
+            }
+            Self::Look { member } | Self::Leave { member, .. } => Some(*member),
+            Self::Peer { to, .. } | Self::State { to, .. } => Some(*to),
+            _ => None,
+        }
     }
 }
 
@@ -84,7 +112,15 @@ impl fmt::Debug for Event {
                 write!(f, "brain submit {} {}", id.0, writes.join(", "))
             }
             Self::Brain { input, .. } => write!(f, "brain {input:?}"),
-            Self::Persisted { id, .. } => write!(f, "disk persisted {}", id.0),
+            Self::Persisted { member, id, .. } => write!(f, "disk {} persisted {}", member + 1, id.0),
+            Self::Peer { from, to, bytes } => match coracle_engine::PeerMessage::decode(bytes) {
+                Ok(coracle_engine::PeerMessage::Raft(message)) => write!(f, "peer {message:?}"),
+                other => write!(f, "peer {} -> {} {other:?}", from + 1, to + 1),
+            },
+            Self::State { from, to, index, .. } => write!(f, "state {index} of {} on {}", from + 1, to + 1),
+            Self::Leave { member, .. } => write!(f, "member {} leaves", member + 1),
+            Self::GiveUp { ticket } => write!(f, "client gives up {}", ticket.0),
+            Self::Reconnect { node } => write!(f, "{node} reconnects"),
             Self::Snapshot { index, bytes, .. } => write!(f, "disk snapshot {index} of {} bytes", bytes.len()),
             Self::Arrive(flow) => write!(f, "request {:?} {} of {}", flow.method, flow.path, flow.user),
             Self::Resume { flow, resume } => {
@@ -107,7 +143,7 @@ impl fmt::Debug for Event {
                 other => write!(f, "{node} {other:?}"),
             },
             Self::Checkpoint { node, bytes, .. } => write!(f, "{node} checkpoint of {} bytes", bytes.len()),
-            Self::Look => f.write_str("nodes look"),
+            Self::Look { member } => write!(f, "nodes of {} look", member + 1),
         }
     }
 }
@@ -117,7 +153,14 @@ impl fmt::Debug for Event {
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) now: Now,
-    pub(crate) member: Member,
+    pub(crate) members: Vec<Member>,
+    pub(crate) network: Network,
+    pub(crate) agreement: Agreement,
+    pub(crate) totals: Totals,
+    /// After how many bytes of log a snapshot is made, and how many entries stay behind it.
+    snapshots: (usize, u64),
+    /// The member that the last event was for.
+    stepped: Option<usize>,
     pub(crate) seats: BTreeMap<String, Seat>,
     pub(crate) scripts: BTreeMap<String, Script>,
     /// The modules that nodes run; `None`: their containers follow scripts.
@@ -135,8 +178,6 @@ pub(crate) struct World {
     /// How many of the events are work under way.
     work: usize,
     timers: DelayQueue<String>,
-    feed: NodeFeed,
-    looking: bool,
     flows: BTreeMap<u64, Flow>,
     next_flow: u64,
     waiting: request::Waiting,
@@ -146,18 +187,26 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world with one member and nothing else.
-    pub(crate) fn new(seed: u64, snapshot_after: usize) -> Self {
+    /// A world with members and nothing else.
+    pub(crate) fn new(seed: u64, members: usize, snapshots: (usize, u64)) -> Self {
         let mut rng = Rng::seeded(seed);
         let options = Arc::new(ServerOptions { advertise: String::new(), ..ServerOptions::default() });
         let wall = Timestamp::parse(START).expect("a constant");
         let now = Now { mono: Instant::ZERO, wall };
-        let member = Member::new(rng.fork(), snapshot_after);
+        let voters: Vec<MemberId> = (1..=members as u64).map(MemberId).collect();
+        let new = |id: &MemberId| Member::new(*id, voters.clone(), rng.fork());
+        let members: Vec<Member> = voters.iter().map(new).collect();
+        let network = Network::new(Rng::seeded(seed ^ NETWORK));
         let seen = coracle_store::Store::new(StoreOptions::default()).view();
         let mut world = Self {
             seed,
             now,
-            member,
+            members,
+            network,
+            agreement: Agreement::default(),
+            totals: Totals::default(),
+            snapshots,
+            stepped: None,
             seats: BTreeMap::new(),
             scripts: BTreeMap::new(),
             #[cfg(feature = "wasm")]
@@ -172,22 +221,46 @@ impl World {
             next_event: 0,
             work: 0,
             timers: DelayQueue::default(),
-            feed: NodeFeed::default(),
-            looking: false,
             flows: BTreeMap::new(),
             next_flow: 0,
             waiting: request::Waiting::new(),
             invariants: Invariants::default(),
             seen,
         };
-        world.start_member();
+        for m in 0..world.members.len() {
+            world.start_member(m);
+        }
         world
     }
 
+    /// A member that is in no group yet; it does not run.
+    pub(crate) fn add_member(&mut self, id: MemberId) -> usize {
+        let rng = self.rng.fork();
+        self.members.push(Member::new(id, Vec::new(), rng));
+        self.members.len() - 1
+    }
+
+    /// The place of a member in the list.
+    #[track_caller]
+    pub(crate) fn place(&self, id: MemberId) -> usize {
+        self.members.iter().position(|member| member.id == id).unwrap_or_else(|| panic!("there is no member {}", id.0))
+    }
+
+    /// The member that leads in the highest term.
+    pub(crate) fn leader(&self, among: impl Fn(MemberId) -> bool) -> Option<usize> {
+        let leads = |m: &usize| {
+            let member = &self.members[*m];
+            among(member.id) && member.plane().is_some_and(coracle_engine::ControlPlane::is_leading)
+        };
+        let term = |m: &usize| self.members[*m].plane().map(|plane| plane.status().term);
+        (0..self.members.len()).filter(leads).max_by_key(term)
+    }
+
     /// How a control plane of this world is set up.
-    fn plane_options(&self, seed: u64, snapshot_after: usize) -> ControlPlaneOptions {
+    fn plane_options(&self, id: MemberId, voters: Vec<MemberId>, seed: u64) -> ControlPlaneOptions {
+        let (snapshot_after, tail) = self.snapshots;
         ControlPlaneOptions {
-            raft: Config::single(MemberId(1)),
+            raft: Config { voters, tail, ..Config::single(id) },
             autopilot: coracle_engine::AutopilotOptions::default(),
             server: Arc::clone(&self.options),
             store: StoreOptions::default(),
@@ -214,7 +287,7 @@ impl World {
     }
 
     /// How long something is on its way this time.
-    fn network(&mut self) -> Duration {
+    fn travel(&mut self) -> Duration {
         Duration::from_micros(self.rng.below(NETWORK_MICROS_MAX))
     }
 
@@ -226,11 +299,9 @@ impl World {
     /// When the next event or timer is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let event = self.events.first_key_value().map(|((at, _), _)| *at);
-        [event, self.timers.next(), self.member.next_wakeup()]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|due| due.max(self.now.mono))
+        let wakeups = self.members.iter().filter_map(Member::next_wakeup);
+        let due = [event, self.timers.next()].into_iter().flatten().chain(wakeups).min();
+        due.map(|due| due.max(self.now.mono))
     }
 
     /// Lets time pass to an instant at which nothing happens.
@@ -250,8 +321,11 @@ impl World {
             self.trace.note(due, format_args!("{node} timer"));
             self.tick_node(&node);
         } else {
-            self.trace.note(due, format_args!("brain timer"));
-            self.step_member(Input::Tick);
+            let wakeup = |m: &usize| self.members[*m].next_wakeup().map_or((true, Instant::ZERO), |due| (false, due));
+            let m = (0..self.members.len()).min_by_key(wakeup);
+            let m = m.expect("there is a member");
+            self.trace.note(due, format_args!("brain {} timer", m + 1));
+            self.step_member(m, Input::Tick);
         }
         self.observe();
         true
@@ -265,14 +339,31 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        if let Some(until) = event.member().and_then(|m| self.members[m].paused)
+            && until > self.now.mono
+        {
+            return self.schedule_at(until, event);
+        }
         match event {
-            Event::Brain { boot, input } => {
-                if boot == self.member.boot {
-                    self.step_member(input);
+            Event::Brain { member, boot, input } => {
+                if boot == self.members[member].boot {
+                    self.step_member(member, input);
                 }
             }
-            Event::Persisted { boot, id } => self.persisted(boot, id),
-            Event::Snapshot { boot, index, term, bytes } => self.snapshot_saved(boot, index, term, bytes),
+            Event::Persisted { member, boot, id } => self.persisted(member, boot, id),
+            Event::Snapshot { member, boot, index, term, bytes } => {
+                self.snapshot_saved(member, boot, index, term, bytes);
+            }
+            Event::Peer { from, to, bytes } => self.delivered(from, to, &bytes),
+            Event::State { from, to, boot, message, index, bytes } => {
+                self.state_arrived((from, to, boot), message, index, bytes);
+            }
+            Event::Leave { member, boot } => self.leave(member, boot),
+            Event::GiveUp { ticket } => {
+                let now = self.now.mono;
+                self.history.end(now, ticket, crate::history::Outcome::Unknown);
+            }
+            Event::Reconnect { node } => self.reconnect(&node),
             Event::Arrive(flow) => self.arrive(*flow),
             Event::Resume { flow, resume } => self.resume(flow, resume),
             Event::Deadline { flow } => self.deadline(flow),
@@ -280,18 +371,33 @@ impl World {
             Event::Recorded { node, agent, success } => self.event_written(&node, agent, success),
             Event::Runtime { node, power, event, .. } => self.runtime_event(&node, power, event),
             Event::Checkpoint { node, power, bytes } => self.keep_checkpoint(&node, power, bytes),
-            Event::Look => self.look(),
+            Event::Look { member } => self.look(member),
         }
     }
 
     /// Looks at what the last event changed.
     fn observe(&mut self) {
-        let Some(view) = self.member.serving_view() else { return };
-        let before = self.seen.revision();
-        if view.revision() == before {
+        let Some(m) = self.stepped.take() else { return };
+        if self.members.len() > 1 {
+            self.agree(m);
+        }
+        let Some(view) = self.members[m].serving_view().cloned() else { return };
+        if view.revision() > self.seen.revision() {
+            self.saw(view.clone());
+        }
+        if std::mem::replace(&mut self.members[m].noted, view.revision()) == view.revision() {
             return;
         }
-        let view = view.clone();
+        self.reached(m, view.revision());
+        if !std::mem::replace(&mut self.members[m].looking, true) {
+            let delay = self.travel();
+            self.schedule(delay, Event::Look { member: m });
+        }
+    }
+
+    /// The cluster has moved on.
+    fn saw(&mut self, view: View) {
+        let before = self.seen.revision();
         let changes = changes_since(&view, &self.seen);
         for change in &changes {
             if let Some(object) = change.new.as_ref().or(change.old.as_ref()) {
@@ -305,10 +411,29 @@ impl World {
         if let Err(broken) = checked {
             panic!("{broken}");
         }
-        self.reached();
-        if !std::mem::replace(&mut self.looking, true) {
-            let delay = self.network();
-            self.schedule(delay, Event::Look);
+    }
+
+    /// Looks at whether the members agree, after a step of one of them.
+    fn agree(&mut self, m: usize) {
+        let member = &self.members[m];
+        let Some(plane) = member.plane() else { return };
+        let (id, view) = (member.id, plane.view().clone());
+        let mut checked = plane.lead_term().map_or(Ok(()), |term| self.agreement.leads(id, term));
+        let moved = match &member.checked {
+            // After a start, and after a snapshot, the whole state is looked at.
+            None => Some(self.agreement.whole(id, &view)),
+            Some(before) if before.revision() != view.revision() => {
+                let changes = changes_since(&view, before);
+                Some(self.agreement.changed(id, &view, &changes))
+            }
+            Some(_) => None,
+        };
+        if let Some(moved) = moved {
+            checked = checked.and(moved);
+            self.members[m].checked = Some(view);
+        }
+        if let Err(broken) = checked {
+            panic!("{broken}");
         }
     }
 

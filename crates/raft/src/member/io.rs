@@ -10,6 +10,9 @@ use crate::{ChangeRefused, Membership, MembershipChange, Message, PersistId, Rea
 /// Ticks in a heartbeat interval: fine enough that drawn election timeouts differ.
 pub(super) const TICKS_PER_HEARTBEAT: u32 = 10;
 
+/// Entries kept behind a snapshot where nobody says otherwise.
+pub(super) const TAIL_ENTRIES: u64 = 1000;
+
 /// A member's id; never zero, never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MemberId(pub u64);
@@ -30,6 +33,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long a follower waits for a leader before it stands for election: a time between these is drawn each time.
     pub election: (Duration, Duration),
+    /// How many entries stay in the log behind a snapshot, for members that are a little late.
+    pub tail: u64,
 }
 
 impl Config {
@@ -40,6 +45,7 @@ impl Config {
             voters: vec![id],
             heartbeat: Duration::from_millis(100),
             election: (Duration::from_millis(600), Duration::from_millis(1200)),
+            tail: TAIL_ENTRIES,
         }
     }
 

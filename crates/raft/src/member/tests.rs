@@ -3,6 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 
+use super::io::TAIL_ENTRIES;
 use super::*;
 use crate::{Place, ReadId, Role};
 

@@ -17,6 +17,9 @@ use super::runtime::Runtime;
 use super::{Event, World};
 use crate::disk::latency;
 
+/// How long a node waits before it looks for a member again.
+const RECONNECT_WAIT: Duration = Duration::from_secs(1);
+
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -31,6 +34,8 @@ pub(crate) struct Seat {
     events: EventWriter,
     /// Whether it can reach the API server.
     connected: bool,
+    /// The member that it is connected to.
+    member: usize,
     /// What its disk keeps.
     checkpoint: Option<Vec<u8>>,
 }
@@ -66,6 +71,7 @@ impl World {
         for (image, script) in &self.scripts {
             runtime.script(image, script.clone());
         }
+        let member = self.seats.len() % self.members.len();
         let seat = Seat {
             config,
             agent: None,
@@ -75,6 +81,7 @@ impl World {
             logs: Logs::default(),
             events: EventWriter::default(),
             connected: true,
+            member,
             checkpoint: None,
         };
         let name = seat.config.name.clone();
@@ -114,7 +121,8 @@ impl World {
     pub(crate) fn stop_agent(&mut self, node: &str) {
         assert!(self.seat(node).agent.take().is_some(), "{node} does not run");
         self.timers.remove(&node.to_owned());
-        self.feed.remove(node);
+        let member = self.seat(node).member;
+        self.members[member].feed.remove(node);
         if self.seat(node).runtime.ends_with_agent() {
             self.lose_containers(node);
         }
@@ -137,7 +145,8 @@ impl World {
     /// The node goes on, and nothing it says reaches the API server any more, nor the other way round.
     pub(crate) fn cut_node(&mut self, node: &str) {
         self.seat(node).connected = false;
-        self.feed.remove(node);
+        let member = self.seat(node).member;
+        self.members[member].feed.remove(node);
     }
 
     /// The node reaches the API server again.
@@ -146,35 +155,67 @@ impl World {
         self.reconnect(node);
     }
 
-    fn reconnect(&mut self, node: &str) {
-        if let Some(view) = self.member.serving_view().cloned()
-            && self.seat(node).hears()
-        {
-            // What is added must not hear of the changes up to now a second time.
-            self.look();
-            self.feed_node(node, &view);
+    /// The node connects to its member, or to another that answers; where none does it tries again.
+    pub(super) fn reconnect(&mut self, node: &str) {
+        if !self.seat(node).hears() {
+            return;
+        }
+        let (first, members) = (self.seat(node).member, self.members.len());
+        let now = self.now.mono;
+        let answers =
+            |m: &usize| self.members[*m].is_serving() && self.members[*m].paused.is_none_or(|until| until <= now);
+        let Some(member) = (0..members).map(|next| (first + next) % members).find(answers) else {
+            if members > 1 {
+                self.schedule(RECONNECT_WAIT, Event::Reconnect { node: node.to_owned() });
+            }
+            return;
+        };
+        self.seat(node).member = member;
+        let Some(view) = self.members[member].serving_view().cloned() else { return };
+        // What is added must not hear of the changes up to now a second time.
+        self.look(member);
+        self.feed_node(node, &view);
+    }
+
+    /// A member is gone: its nodes connect to others.
+    pub(super) fn nodes_go_elsewhere(&mut self, member: usize) {
+        let nodes: Vec<String> =
+            self.seats.iter().filter(|(_, seat)| seat.member == member).map(|(name, _)| name.clone()).collect();
+        for node in nodes {
+            let delay = self.travel();
+            self.schedule(delay, Event::Reconnect { node });
+        }
+    }
+
+    /// Tells the agents that are connected to a member everything.
+    pub(super) fn feed_nodes(&mut self, member: usize, view: &View) {
+        let connected = self.seats.iter().filter(|(_, seat)| seat.hears() && seat.member == member);
+        let connected: Vec<String> = connected.map(|(name, _)| name.clone()).collect();
+        for node in connected {
+            self.feed_node(&node, view);
         }
     }
 
     /// Tells an agent everything, and that this was everything.
     pub(super) fn feed_node(&mut self, node: &str, view: &View) {
-        for event in self.feed.add(view, node) {
+        let member = self.seat(node).member;
+        for event in self.members[member].feed.add(view, node) {
             self.tell(node, event);
         }
         self.step_node(node, Input::Synced);
     }
 
-    /// Tells the agents what has changed.
-    pub(super) fn look(&mut self) {
-        self.looking = false;
-        let Some(view) = self.member.serving_view().cloned() else { return };
-        let (news, anew) = self.feed.poll(&view);
+    /// Tells the agents of a member what has changed.
+    pub(super) fn look(&mut self, member: usize) {
+        self.members[member].looking = false;
+        let Some(view) = self.members[member].serving_view().cloned() else { return };
+        let (news, anew) = self.members[member].feed.poll(&view);
         for (node, event) in news {
             self.tell(&node, event);
         }
         if anew {
-            let hearing: Vec<String> =
-                self.seats.iter().filter(|(_, seat)| seat.hears()).map(|(name, _)| name.clone()).collect();
+            let hearing = self.seats.iter().filter(|(_, seat)| seat.hears() && seat.member == member);
+            let hearing: Vec<String> = hearing.map(|(name, _)| name.clone()).collect();
             for node in hearing {
                 self.step_node(&node, Input::Synced);
             }
@@ -295,9 +336,10 @@ impl World {
             }
             Output::Heartbeat(_) => {
                 if self.seat(node).connected {
-                    let (delay, boot) = (self.network(), self.member.boot);
+                    let (delay, member) = (self.travel(), self.seat(node).member);
+                    let boot = self.members[member].boot;
                     let input = BrainInput::Heartbeat(node.to_owned());
-                    self.schedule(delay, Event::Brain { boot, input });
+                    self.schedule(delay, Event::Brain { member, boot, input });
                 }
             }
             // Nobody dials here.
@@ -317,11 +359,12 @@ impl World {
     }
 
     fn send(&mut self, node: &str, id: Option<RequestId>, request: Request) {
-        let delay = self.network();
+        let delay = self.travel();
         let seat = self.seat(node);
-        let origin = Origin::Node { node: node.to_owned(), agent: seat.starts, id };
+        let (member, origin) = (seat.member, Origin::Node { node: node.to_owned(), agent: seat.starts, id });
         if seat.connected {
-            self.schedule(delay, Event::Arrive(Box::new(Flow::new(origin, None, request))));
+            let flow = Flow::new(origin, None, request).via(member);
+            self.schedule(delay, Event::Arrive(Box::new(flow)));
         } else {
             self.answer(origin, unavailable("the network is down").into());
         }

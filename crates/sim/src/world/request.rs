@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use coracle_api::{Method, Reason, Request, Response, Revision, Status, StatusDetails};
 use coracle_apiserver::{Next, Proposed, RequestMachine, Resume};
-use coracle_engine::{ActionId, Input};
+use coracle_engine::{ActionId, Input, needs_read};
 use coracle_node::RequestId;
 use coracle_store::Transaction;
 
@@ -19,8 +19,8 @@ const REVISION_WAIT: Duration = Duration::from_secs(3);
 pub(crate) enum Origin {
     /// The test.
     Test(Ticket),
-    /// The control plane.
-    Brain(ActionId),
+    /// The control plane of a member, in one of its starts.
+    Brain(usize, u64, ActionId),
     /// A node's agent; without an id, who writes its Events.
     Node { node: String, agent: u64, id: Option<RequestId> },
 }
@@ -32,6 +32,8 @@ pub(super) type Proposer = (u64, Option<usize>);
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(super) origin: Origin,
+    /// The member that it is made to.
+    pub(super) member: usize,
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) user: String,
@@ -51,32 +53,51 @@ enum Stage {
 impl Flow {
     pub(crate) fn new(origin: Origin, term: Option<u64>, request: Request) -> Self {
         let (method, path, user) = (request.method, request.path.clone(), request.user.name.clone());
-        Self { origin, method, path, user, term, stage: Stage::Coming(Box::new(request)), round: Vec::new() }
+        let stage = Stage::Coming(Box::new(request));
+        Self { origin, member: 0, method, path, user, term, stage, round: Vec::new() }
+    }
+
+    /// The same to a member.
+    pub(crate) fn via(self, member: usize) -> Self {
+        Self { member, ..self }
     }
 }
 
 impl World {
-    /// A request reaches the API server, if one is there.
-    pub(super) fn arrive(&mut self, flow: Flow) {
-        if !self.member.is_serving() {
+    /// A request reaches a member, or another one that answers in its place.
+    pub(super) fn arrive(&mut self, mut flow: Flow) {
+        let brain = matches!(flow.origin, Origin::Brain(..));
+        let members = self.members.len();
+        let tried = (0..if brain { 1 } else { members }).map(|next| (flow.member + next) % members);
+        let Some(member) = tried.into_iter().find(|m| self.members[*m].is_serving()) else {
             // Refused before anything was done: the request can be made again.
             return self.answer(flow.origin, unavailable("the server is not up").into());
+        };
+        flow.member = member;
+        if let Some(until) = self.members[member].paused.filter(|until| *until > self.now.mono) {
+            return self.schedule_at(until, Event::Arrive(Box::new(flow)));
         }
-        let Flow { origin, method, path, user, term, stage: Stage::Coming(request), round } = flow else {
+        let Flow { origin, method, path, user, term, stage: Stage::Coming(request), round, .. } = flow else {
             unreachable!("a request arrives once")
         };
+        let waits = members > 1 && !brain && needs_read(&request);
         let machine = RequestMachine::new(self.options.clone(), *request, self.rng.fork());
         let id = self.next_flow;
         self.next_flow += 1;
         let stage = Stage::Running(Box::new(machine));
-        self.flows.insert(id, Flow { origin, method, path, user, term, stage, round });
-        self.resume(id, Resume::Start);
+        self.flows.insert(id, Flow { origin, member, method, path, user, term, stage, round });
+        if waits {
+            let read = self.members[member].read(id);
+            self.step_member(member, Input::Read(read));
+        } else {
+            self.resume(id, Resume::Start);
+        }
     }
 
     /// A request goes on, until it needs something that is not there yet.
     pub(super) fn resume(&mut self, id: u64, resume: Resume) {
-        let Some(view) = self.member.serving_view().cloned() else { return };
-        let Some(Flow { stage: Stage::Running(machine), .. }) = self.flows.get_mut(&id) else { return };
+        let Some(Flow { stage: Stage::Running(machine), member, .. }) = self.flows.get_mut(&id) else { return };
+        let Some(view) = self.members[*member].serving_view().cloned() else { return };
         match machine.advance(&view, self.now, resume) {
             Next::Respond(response) => self.finish(id, response),
             Next::List(listing) => self.finish(id, listing.into_response()),
@@ -94,10 +115,13 @@ impl World {
     }
 
     fn propose(&mut self, from: Proposer, mut transaction: Transaction) {
-        transaction.term = self.flows.get(&from.0).and_then(|flow| flow.term);
-        let proposal = self.member.propose(from);
+        let Some(flow) = self.flows.get(&from.0) else { return };
+        transaction.term = flow.term;
+        let member = flow.member;
+        let proposal = self.members[member].propose(from);
         let input = Input::Submit(proposal, transaction);
-        self.schedule(Duration::ZERO, Event::Brain { boot: self.member.boot, input });
+        let boot = self.members[member].boot;
+        self.schedule(Duration::ZERO, Event::Brain { member, boot, input });
     }
 
     fn propose_all(&mut self, id: u64, transactions: Vec<Transaction>) {
@@ -126,11 +150,11 @@ impl World {
         self.schedule(Duration::ZERO, Event::Resume { flow: id, resume });
     }
 
-    /// The view has moved: who waited for its revision goes on.
-    pub(super) fn reached(&mut self) {
-        let revision = self.view().revision();
-        let reached: Vec<u64> =
-            self.waiting.iter().filter(|(_, wanted)| **wanted <= revision).map(|(flow, _)| *flow).collect();
+    /// A member's view has moved: who waited for its revision there goes on.
+    pub(super) fn reached(&mut self, member: usize, revision: Revision) {
+        let here = |flow: &u64| self.flows.get(flow).is_some_and(|flow| flow.member == member);
+        let reached = self.waiting.iter().filter(|(flow, wanted)| **wanted <= revision && here(flow));
+        let reached: Vec<u64> = reached.map(|(flow, _)| *flow).collect();
         for flow in reached {
             self.waiting.remove(&flow);
             self.schedule(Duration::ZERO, Event::Resume { flow, resume: Resume::Reached });
@@ -143,7 +167,7 @@ impl World {
         }
     }
 
-    fn finish(&mut self, id: u64, response: Response) {
+    pub(super) fn finish(&mut self, id: u64, response: Response) {
         if let Some(flow) = self.flows.remove(&id) {
             self.answer(flow.origin, response);
         }
@@ -155,20 +179,21 @@ impl World {
             Origin::Test(ticket) => {
                 let outcome = match response.failure() {
                     None => Outcome::Acknowledged(response),
+                    Some(status) if status.code == 504 => Outcome::Unknown,
                     Some(status) => Outcome::Refused(status),
                 };
-                self.history.end(ticket, outcome);
+                self.history.end(self.now.mono, ticket, outcome);
             }
-            Origin::Brain(id) => {
+            Origin::Brain(member, boot, id) => {
                 let input = Input::Answered(id, response);
-                self.schedule(Duration::ZERO, Event::Brain { boot: self.member.boot, input });
+                self.schedule(Duration::ZERO, Event::Brain { member, boot, input });
             }
             Origin::Node { node, agent, id: Some(id) } => {
-                let delay = self.network();
+                let delay = self.travel();
                 self.schedule(delay, Event::Answer { node, agent, id, response });
             }
             Origin::Node { node, agent, id: None } => {
-                let (delay, success) = (self.network(), response.is_success());
+                let (delay, success) = (self.travel(), response.is_success());
                 self.schedule(delay, Event::Recorded { node, agent, success });
             }
         }
@@ -180,6 +205,11 @@ pub(super) fn unavailable(message: &str) -> Status {
     let mut status = Status::failure(503, Some(Reason::ServiceUnavailable), message);
     status.details = Some(StatusDetails { retry_after_seconds: 1, ..StatusDetails::default() });
     status
+}
+
+/// Kubernetes' answer when an outcome is not known.
+pub(super) fn timed_out() -> Status {
+    Status::failure(504, Some(Reason::Timeout), "Timeout: request did not complete within the allotted timeout")
 }
 
 /// The requests that wait for a revision.
