@@ -268,7 +268,7 @@ impl TestCluster {
     // Requests.
 
     /// Applies objects: YAML as `kubectl apply --server-side` does, or lines as `deployment/web replicas=3 image=x` where an
-    /// object that is there is changed by what the line names; or a [`crate::pod`]. Does not wait for what comes of it.
+    /// object that is there is changed by what the line names; or a `pod`. Does not wait for what comes of it.
     ///
     /// # Panics
     ///
