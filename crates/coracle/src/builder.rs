@@ -291,8 +291,11 @@ impl ClusterBuilder {
             );
         }
         if let Some(directory) = &self.data_dir {
-            let (single, several) = (directory.join("log.redb").exists(), directory.join("member-1").exists());
-            if (single && members > 1) || (several && members == 1) {
+            // A member more would begin with a log of its own, and the others would not know it.
+            let single = u64::from(directory.join("log.redb").exists());
+            let several = (1..=MEMBERS_MAX).filter(|id| directory.join(format!("member-{id}")).exists()).count() as u64;
+            let found = single.max(several);
+            if found > 0 && found != members {
                 let message = format!("{} holds a cluster of another number of members", directory.display());
                 return Err(Error::new(ErrorKind::DataDirectory, message));
             }

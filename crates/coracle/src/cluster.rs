@@ -435,14 +435,19 @@ impl ClusterMember<'_> {
         let mut views = member.process.views.clone();
         cluster.members.write().expect(UNBROKEN).insert(id, member);
         let current = views.wait_for(builder::is_bootstrapped);
-        match tokio::time::timeout(CATCH_UP_WAIT, current).await {
+        let started = match tokio::time::timeout(CATCH_UP_WAIT, current).await {
             Ok(Ok(_)) => cluster.complete(id, listener).await,
             Ok(Err(_)) => Err(Error::new(ErrorKind::Stopped, format!("member {} was stopped", id.0))),
             Err(_) => {
                 let what = format!("member {} hears of no leader within {} s", id.0, CATCH_UP_WAIT.as_secs());
                 Err(Error::new(ErrorKind::Timeout, what))
             }
+        };
+        if started.is_err() {
+            // Half a member would be in the way of the next try.
+            self.stop().await;
         }
+        started
     }
 }
 
