@@ -168,15 +168,17 @@ impl<'a> Access<'a> {
     }
 }
 
-/// Whether a request may do what it does on a path that is no resource: for paths that the driver serves itself.
+/// Whether a request may do what it does on a path that is no resource, and whom it comes from: for paths that the driver serves
+/// itself. Who acts as another user counts as that user.
 ///
 /// # Errors
 ///
 /// The 403 that says what the user may not do.
-pub fn check_path(options: &ServerOptions, view: &View, request: &Request) -> Result<(), Status> {
+pub fn check_path(options: &ServerOptions, view: &View, request: &Request) -> Result<UserInfo, Status> {
     let access = Access::of(options, view);
     let user = effective_user(access, request)?;
-    access.check(&user, &Attributes::Path { verb: method_word(request.method), path: &request.path })
+    access.check(&user, &Attributes::Path { verb: method_word(request.method), path: &request.path })?;
+    Ok(user)
 }
 
 /// Kubernetes' words for what a user may not do.

@@ -137,9 +137,14 @@ impl<'a> Reader<'a> {
 
     /// What [`Writer::signed`] wrote.
     pub fn signed(&mut self) -> Result<i64, Damage> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    /// As many bytes as the array has: what [`Writer::raw`] wrote.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Damage> {
         let (bytes, rest) = self.0.split_first_chunk().ok_or("it ends early")?;
         self.0 = rest;
-        Ok(i64::from_le_bytes(*bytes))
+        Ok(*bytes)
     }
 
     /// What [`Writer::bytes`] wrote.

@@ -39,6 +39,10 @@ pub(crate) enum Command {
     User(User),
     /// The key to the cluster's data on disk
     Keys(Keys),
+    /// Back up and restore a cluster
+    Snapshot(Snapshot),
+    /// Make a cluster of what is left when most members are lost for good
+    Recover(Recover),
     /// The log of a container, earlier instances included
     Logs(Logs),
 }
@@ -186,6 +190,77 @@ pub(crate) enum KeysCommand {
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Snapshot {
+    #[command(subcommand)]
+    pub(crate) command: SnapshotCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Save a backup of the running cluster
+    ///
+    /// The file holds every object, Secrets included, and the cluster's own keys. It is sealed: with the key to the cluster's data
+    /// (`up` keeps it in the configuration directory, `coracle/keys`), or with a passphrase. Without that key, or the passphrase, nobody
+    /// can restore it: keep a copy of the key elsewhere than the backup.
+    Save {
+        /// The file to write
+        file: PathBuf,
+        /// A file with a passphrase to seal the backup with, instead of the key to the cluster's data
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Check a backup and say what is in it
+    Inspect {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        key: BackupKey,
+    },
+    /// Begin a one-member cluster with a backup, on this machine or another
+    ///
+    /// Clients go on with the same kubeconfig, list again, and see no older state without noticing. The members that were saved must not
+    /// be started again: they would be another cluster with the same keys.
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// The data directory to make; it gets a key of its own
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        #[command(flatten)]
+        key: BackupKey,
+    },
+}
+
+/// What opens a backup.
+#[derive(Debug, ClapArgs)]
+#[group(multiple = false)]
+pub(crate) struct BackupKey {
+    /// The key to the data of the cluster that was saved, or a copy; by default the file that it was in then
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// A file with the passphrase that the backup was saved with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// The survivor must be stopped. It becomes a cluster of one member with everything that its log has; what only the lost members had
+/// is gone. They must not be started again with what they have.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Recover {
+    /// Say that the other members are lost for good
+    #[arg(long, required = true)]
+    pub(crate) force_new_cluster: bool,
+    /// The survivor's data directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Which member goes on, where several share the directory: by default the one with the newest log
+    #[arg(long, value_name = "ID")]
+    pub(crate) member: Option<u64>,
 }
 
 #[derive(Debug, ClapArgs)]

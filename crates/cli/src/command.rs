@@ -9,6 +9,8 @@ mod image;
 mod keys;
 mod logs;
 mod members;
+mod recover;
+mod snapshot;
 mod up;
 mod user;
 
@@ -20,6 +22,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Keys(keys) => keys::run(keys.command),
         Command::Logs(logs) => logs::run(logs).await,
         Command::Members(members) => members::run(members).await,
+        Command::Recover(recover) => recover::run(&recover),
+        Command::Snapshot(snapshot) => snapshot::run(snapshot.command).await,
         Command::User(user) => user::run(user.command).await,
     }
 }

@@ -36,6 +36,11 @@ pub(crate) fn default_data_dir() -> Result<PathBuf> {
     Ok(folder.join("coracle"))
 }
 
+/// Where the keys to new data directories are kept: not with the data.
+pub(crate) fn key_dir() -> Option<PathBuf> {
+    Some(dirs::config_dir()?.join("coracle/keys"))
+}
+
 /// How to reach the cluster of a data directory, as far as its files say.
 pub(crate) fn entry_of(data_dir: &Path) -> Result<Option<Entry>> {
     let read = |name: &str| std::fs::read_to_string(data_dir.join(name));
@@ -123,6 +128,24 @@ impl Connection {
     /// An answer that is streamed, piece by piece, until `take` says that it is enough.
     pub(crate) async fn stream(&self, path: &str, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
         let request = Request::builder().uri(path).body(Body::empty()).context("cannot make a request")?;
+        let mut take_all = |data: &[u8]| Ok(take(data));
+        self.receive(request, &mut take_all).await
+    }
+
+    /// What a request with a body of JSON is answered with, piece by piece to the end.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        body: &Value,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let request = Request::builder().method(Method::POST).uri(path);
+        let request = request.body(Body::from(body.to_string().into_bytes())).context("cannot make a request")?;
+        let mut take_all = |data: &[u8]| take(data).map(|()| true);
+        self.receive(request, &mut take_all).await
+    }
+
+    async fn receive(&self, request: Request<Body>, take: &mut impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
         let response = self.client.send(request).await.map_err(unreachable)?;
         let code = response.status().as_u16();
         let mut body = response.into_body();
@@ -134,7 +157,7 @@ impl Connection {
         while let Some(frame) = body.frame().await {
             let frame = frame.context("the answer broke off")?;
             if let Some(data) = frame.data_ref()
-                && !take(data)
+                && !take(data)?
             {
                 break;
             }

@@ -50,6 +50,8 @@ pub(crate) enum Message {
     TransferLead(MemberId),
     /// How this member stands.
     Status(oneshot::Sender<Status>),
+    /// The state, with the index and term of the last entry in it.
+    State(oneshot::Sender<(View, (u64, u64))>),
     /// Everything up to this batch is durable.
     Persisted(PersistId),
     /// A snapshot is durable.
@@ -183,6 +185,10 @@ impl Brain {
             Message::Status(reply) => {
                 // Whoever asked may be gone.
                 let _ = reply.send(self.plane.status());
+                return;
+            }
+            Message::State(reply) => {
+                let _ = reply.send((self.plane.view().clone(), self.plane.applied()));
                 return;
             }
             Message::Persisted(id) => {

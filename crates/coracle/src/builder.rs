@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -292,10 +292,11 @@ impl ClusterBuilder {
         }
         if let Some(directory) = &self.data_dir {
             // A member more would begin with a log of its own, and the others would not know it.
-            let single = u64::from(directory.join("log.redb").exists());
-            let several = (1..=MEMBERS_MAX).filter(|id| directory.join(format!("member-{id}")).exists()).count() as u64;
-            let found = single.max(several);
-            if found > 0 && found != members {
+            let has_log = |folder: &Path| folder.join(crate::wal::LOG).exists();
+            let folders = (1..=MEMBERS_MAX).map(|id| directory.join(format!("member-{id}")));
+            let several = folders.filter(|folder| has_log(folder)).count() as u64;
+            let is_single = has_log(directory);
+            if (is_single && members > 1) || (several > 0 && (members == 1 || several != members)) {
                 let message = format!("{} holds a cluster of another number of members", directory.display());
                 return Err(Error::new(ErrorKind::DataDirectory, message));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -242,6 +243,20 @@ impl Cluster {
     /// When the bytes are no WebAssembly, the name is no image name, or the cluster has no node that runs WebAssembly.
     pub fn add_image(&self, name: &str, bytes: &[u8]) -> ClusterResult<()> {
         self.site.images.import(name, bytes).map(|_| ()).map_err(|status| Error::api(&status))
+    }
+
+    /// Saves a backup of everything that was acknowledged before now into a new file that only this user may read:
+    /// [`crate::restore_backup`] makes a data directory of it, here or on another machine. It holds the cluster's keys, and is sealed
+    /// with a passphrase or, without one, with the keys to the data directory.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there already or cannot be written, when a cluster in memory gets no passphrase, and when there is no leader.
+    pub async fn save_backup(&self, file: &Path, passphrase: Option<&str>) -> ClusterResult<()> {
+        let pieces = self.process().save(passphrase.map(str::to_owned)).await.map_err(|status| Error::api(&status))?;
+        let path = file.to_owned();
+        let written = tokio::task::spawn_blocking(move || crate::backup::write(&path, pieces));
+        written.await.map_err(|source| Error::new(ErrorKind::Stopped, "the backup was not written").because(source))?
     }
 
     /// A `kube::Client` that talks to the cluster without a socket, as the user `admin`.

@@ -17,7 +17,7 @@ const POINTER: &str = "key-file";
 /// The keys' file where there is no other place for it.
 const BESIDE: &str = "data.key";
 /// A file that every directory of a cluster has.
-const MARK: &str = "ca.key";
+pub(crate) const MARK: &str = "ca.key";
 
 /// A data directory that can be read.
 #[derive(Clone, Debug)]
@@ -137,11 +137,12 @@ pub fn rotate_keys(directory: &Path) -> Result<(), Error> {
     directory.sealer.forget_older()
 }
 
-/// The folders of a cluster's members: the directory itself where it has one.
-fn member_folders(directory: &Path) -> Result<Vec<String>, Error> {
+/// The folders of a cluster's members that have a log: the directory itself where it has one member.
+pub(crate) fn member_folders(directory: &Path) -> Result<Vec<String>, Error> {
     let entries = fs::read_dir(directory).map_err(|source| Error::file("read", directory, source))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let members: Vec<String> = names.filter(|name| name.starts_with("member-")).collect();
+    let has_log = |name: &String| name.starts_with("member-") && directory.join(name).join(crate::wal::LOG).exists();
+    let members: Vec<String> = names.filter(has_log).collect();
     Ok(if members.is_empty() { vec![String::new()] } else { members })
 }
 

@@ -39,6 +39,7 @@
 //! that is wired to the cluster in the process.
 
 mod auth;
+mod backup;
 mod brain;
 mod builder;
 mod clock;
@@ -56,6 +57,7 @@ mod metrics;
 mod node;
 mod peers;
 mod process;
+mod recovery;
 mod seal;
 mod services;
 mod tls;
@@ -63,11 +65,13 @@ mod tokens;
 mod tunnel;
 mod wal;
 
+pub use backup::{BackupKey, BackupSummary, inspect_backup, restore_backup};
 pub use builder::{ClusterBuilder, ClusterClock, Image};
 pub use cluster::{Cluster, ClusterMember, ClusterResult, MemberStatus, object_path};
 pub use data_directory::{delete_data, rotate_keys};
 pub use error::{Error, ErrorKind};
 pub use images::{ImageDirectory, ImageRecord};
+pub use recovery::{Recovered, recover};
 pub use tls::CertificateRequest;
 
 /// How containers behave on fake nodes.

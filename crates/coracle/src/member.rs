@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
+use crate::backup::BackupSource;
 use crate::brain::{self, Brain, Disk, Waits};
 use crate::builder::ClusterBuilder;
 use crate::clock::Clock;
@@ -151,6 +152,10 @@ impl Member {
             options,
             authenticator,
             authority: site.identity.authority.clone(),
+            backup: BackupSource {
+                identity: site.identity.files(),
+                sealer: site.directory.as_ref().map(|directory| directory.sealer().clone()),
+            },
             brain: brain.clone(),
             views: view,
             leads: leading.clone(),

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
+use crate::backup::{BackupSource, Pieces};
 use crate::brain::{Message, Settled};
 use crate::clock::Clock;
 use crate::dialer::Turns;
@@ -50,6 +51,7 @@ pub(crate) struct Process {
     pub(crate) options: Arc<ServerOptions>,
     pub(crate) authenticator: Authenticator,
     pub(crate) authority: Authority,
+    pub(crate) backup: BackupSource,
     pub(crate) brain: mpsc::Sender<Message>,
     pub(crate) views: watch::Receiver<View>,
     /// Whether this member leads.
@@ -134,6 +136,18 @@ impl Process {
                 Next::Call(callout) => Resume::Called(self.authenticator.answer(callout)),
             };
         }
+    }
+
+    /// A backup of everything that was acknowledged before now, in pieces; sealed with the keys to the data, or with a passphrase.
+    pub(crate) async fn save(&self, passphrase: Option<String>) -> Result<Pieces, Status> {
+        self.read().await?;
+        let (reply, state) = oneshot::channel();
+        self.brain.send(Message::State(reply)).await.map_err(|_| stopping())?;
+        let (view, place) = state.await.map_err(|_| stopping())?;
+        let (source, now) = (self.backup.clone(), self.now().wall);
+        let saved = tokio::task::spawn_blocking(move || source.save(&view, place, now, passphrase.as_deref()));
+        let saved = saved.await.map_err(|error| Status::internal(format!("the backup was not made: {error}")))?;
+        saved.map_err(|error| Status::bad_request(error.to_string()))
     }
 
     /// Waits until the view has everything that was acknowledged before now.

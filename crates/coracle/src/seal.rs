@@ -7,11 +7,12 @@
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::Write as _;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::{hmac, pbkdf2};
 use sha2::{Digest as _, Sha256};
 
 use crate::node::private_file;
@@ -19,9 +20,11 @@ use crate::{Error, ErrorKind};
 
 /// The layout of a sealed text; a newer one is refused.
 const FORMAT: u8 = 1;
-const SALT: usize = 16;
+pub(crate) const SALT: usize = 16;
 const ID: usize = 4;
 const HEAD: usize = 1 + ID + SALT + NONCE_LEN;
+/// How often a passphrase is hashed (OWASP's number for PBKDF2 with SHA-256): a guess takes a tenth of a second.
+const PASSPHRASE_ROUNDS: NonZeroU32 = NonZeroU32::new(600_000).expect("it is not zero");
 /// What a file of keys begins with.
 const HEADING: &str = "# The key to a Coracle cluster's data, newest first. Without this file the data cannot be read: keep a copy elsewhere.\n";
 
@@ -81,6 +84,18 @@ impl Sealer {
             Some(keys) if !keys.is_empty() => Ok(Self { path: path.to_owned(), keys }),
             _ => Err(Error::new(ErrorKind::Corrupt, format!("{} is no key file", path.display()))),
         }
+    }
+
+    /// The key that a passphrase stands for; it is in no file.
+    pub(crate) fn of_passphrase(passphrase: &str, salt: &[u8; SALT]) -> Self {
+        let mut bytes = [0; 32];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, PASSPHRASE_ROUNDS, salt, passphrase.as_bytes(), &mut bytes);
+        Self { path: PathBuf::new(), keys: vec![Key::new(bytes)] }
+    }
+
+    /// The file that the keys are in.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Seals a text for a purpose.
@@ -190,11 +205,11 @@ fn associated(purpose: &str, head: &[u8]) -> Vec<u8> {
     [&head[..=ID], purpose.as_bytes()].concat()
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), Error> {
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), Error> {
     SystemRandom::new().fill(bytes).map_err(|_| Error::randomness())
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -22,6 +22,7 @@ pub(crate) struct TokenKey {
     pair: EcdsaKeyPair,
     /// Tells the key from others: `kid`.
     id: String,
+    pem: String,
 }
 
 impl std::fmt::Debug for TokenKey {
@@ -42,7 +43,12 @@ impl TokenKey {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der, &SystemRandom::new())
             .map_err(|_| Error::new(ErrorKind::Certificate, "the key of ServiceAccount tokens is not one of P-256"))?;
         let id = BASE64.encode(Sha256::digest(pair.public_key()));
-        Ok(Self { pair, id })
+        Ok(Self { pair, id, pem: pem.to_owned() })
+    }
+
+    /// The private key, as [`Self::read`] takes it.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// A signed token with these claims.

@@ -26,7 +26,7 @@ const FORMAT: u64 = 3;
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The log's file.
-const LOG: &str = "log.redb";
+pub(crate) const LOG: &str = "log.redb";
 /// Where snapshots are.
 const SNAPSHOTS: &str = "snapshots";
 /// How many batches are committed together at most.
@@ -144,6 +144,25 @@ pub(crate) fn reseal(directory: &DataDirectory, database: &Database) -> Result<(
     };
     let entries = read(database, sealer).map_err(failed)?.entries;
     commit(database, sealer, &[WalBatch { entries, ..WalBatch::default() }]).map_err(failed)
+}
+
+/// Lets a log that no member uses begin behind a state: the snapshot is written first, then one commit names it and gives up
+/// everything before.
+pub(crate) fn begin_anew(
+    directory: &DataDirectory,
+    database: &Database,
+    pointer: SnapshotPointer,
+    state: &View,
+) -> Result<(), Error> {
+    let SnapshotMark { index, term } = pointer.mark;
+    let file = directory.path().join(snapshot_file(index));
+    save_snapshot(directory, index, state).map_err(|source| Error::file("write", &file, source))?;
+    let hard_state = Some(HardState { term, vote: 0, commit: index });
+    let batch = WalBatch { restart: true, snapshot: Some(pointer), hard_state, ..WalBatch::default() };
+    commit(database, directory.sealer(), &[batch]).map_err(|source| {
+        let message = format!("cannot write {}", directory.path().join(LOG).display());
+        Error::new(ErrorKind::DataDirectory, message).because(source)
+    })
 }
 
 /// Opens the log of a data directory, and reads what it holds.

@@ -155,6 +155,11 @@ impl ControlPlane {
         &self.view
     }
 
+    /// The index and term of the last entry that is in the view.
+    pub fn applied(&self) -> (u64, u64) {
+        self.applied
+    }
+
     /// Whether this member leads and the controllers run.
     pub fn is_leading(&self) -> bool {
         self.leader.is_some()

@@ -6,6 +6,7 @@
 mod action;
 mod autopilot;
 mod bootstrap;
+mod cluster_record;
 mod control_plane;
 mod forward;
 mod input;
@@ -14,12 +15,15 @@ mod members;
 mod node_feed;
 mod output;
 mod peer;
+mod recovery;
 
 pub use action::ActionId;
 pub use autopilot::AutopilotOptions;
+pub use cluster_record::{CLUSTERS, ClusterRecord};
 pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, SNAPSHOT_AFTER_BYTES, default_controllers};
 pub use input::{CLOCK_DRIFT_MAX, Input, ProposalId, clock_jumped, needs_read};
 pub use members::{MEMBERS, MEMBERS_MAX, MemberRecord, Wants};
 pub use node_feed::NodeFeed;
 pub use output::{Output, Settled};
 pub use peer::{PEER_MESSAGE_BYTES_MAX, PeerMessage};
+pub use recovery::{REVISION_JUMP, found_anew};

@@ -46,6 +46,11 @@ pub struct MemberRecord {
 }
 
 impl MemberRecord {
+    /// A voter of which nothing else is known yet.
+    pub fn voter(id: MemberId) -> Self {
+        Self { id, name: String::new(), addresses: Vec::new(), wants: Wants::Voter, identity: String::new() }
+    }
+
     /// The list, by id.
     pub fn all(view: &View) -> Vec<Self> {
         let mut all: Vec<Self> = view.list(&MEMBERS, None).filter_map(|object| Self::read(object)).collect();
@@ -75,6 +80,11 @@ impl MemberRecord {
         let before = view.object(&key(self.id))?;
         let removed = Self::read(before).is_none_or(|record| record.wants == Wants::Removed);
         (!removed).then(|| self.write(Precondition::At(key(self.id), before.revision())))
+    }
+
+    /// Puts the member into the list, whatever the list has of it: for a cluster that is founded anew, where nobody else writes.
+    pub(crate) fn replace(&self) -> Transaction {
+        Transaction { preconditions: Vec::new(), ..self.write(Precondition::Absent(key(self.id))) }
     }
 
     fn write(&self, precondition: Precondition) -> Transaction {

@@ -62,8 +62,8 @@ async fn start(up: &Up, data_dir: Option<&Path>) -> Result<Cluster> {
     builder = builder.node_port_address(node_ports);
     if let Some(directory) = data_dir {
         builder = builder.data_dir(directory);
-        if let Some(folder) = dirs::config_dir() {
-            builder = builder.key_dir(folder.join("coracle/keys"));
+        if let Some(folder) = connection::key_dir() {
+            builder = builder.key_dir(folder);
         }
     }
     for (name, bytes) in crate::BUILTIN_IMAGES {

@@ -1,15 +1,18 @@
-//! Coracle's own routes beside Kubernetes': metrics, the images of the node, the members, certificates of users. Who may use them the roles say:
+//! Coracle's own routes beside Kubernetes': metrics, the images of the node, the members, certificates of users, backups. Who may use them the roles say:
 //! by default `system:masters` all of them, and `system:monitoring` the metrics.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use coracle_api::{Request, Status, UserInfo};
+use coracle_api::{Reason, Request, Status, UserInfo};
 use coracle_apiserver::rbac::check_path;
 use coracle_engine::MemberRecord;
 use coracle_raft::MemberId;
+use futures_util::stream;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Method, Response};
+use http::{HeaderValue, Method, Response};
 use serde_json::{Value, json};
 
 use super::{body, method, passed_headers, query, read_body};
@@ -17,6 +20,8 @@ use crate::brain::Message;
 use crate::images::IMAGE_BYTES_MAX;
 use crate::process::Process;
 
+/// Who may take the cluster's keys away in a backup, whatever roles say.
+const MASTERS: &str = "system:masters";
 /// How long the name of an image or a user may be.
 const NAME_MAX: usize = 512;
 /// The body of a request for a user's certificate, and for how many days one is signed.
@@ -33,7 +38,7 @@ pub(super) async fn serve(
 ) -> Result<Response<Body>, Status> {
     let mut request = Request::new(method(&parts.method)?, path, user.clone());
     request.headers = passed_headers(&parts.headers);
-    check_path(&process.options, &process.view(), &request)?;
+    let user = check_path(&process.options, &process.view(), &request)?;
     match (path, &parts.method) {
         ("/metrics", &Method::GET) => {
             let text = process.metrics.text(process.view().revision().0);
@@ -65,6 +70,10 @@ pub(super) async fn serve(
             let body = read_body(body, USER_BYTES_MAX).await?;
             Ok(json_response(&sign_user(process, &body)?))
         }
+        ("/coracle/v1/snapshot", &Method::POST) => {
+            let body = read_body(body, USER_BYTES_MAX).await?;
+            snapshot(process, &user, &body).await
+        }
         ("/coracle/v1/shutdown", &Method::POST) => {
             tracing::info!(user = user.name, "asked to stop");
             process.cluster_shutdown.cancel();
@@ -74,6 +83,7 @@ pub(super) async fn serve(
             "/metrics"
             | "/coracle/v1/images"
             | "/coracle/v1/shutdown"
+            | "/coracle/v1/snapshot"
             | "/coracle/v1/users"
             | "/coracle/v1/members"
             | "/coracle/v1/members/transfer-leader",
@@ -122,6 +132,25 @@ fn sign_user(process: &Process, body: &[u8]) -> Result<Value, Status> {
         .map_err(|error| Status::bad_request(format!("the certificate request cannot be signed: {error}")))?;
     tracing::info!(user, group = asked["group"].as_str(), "a certificate was signed");
     Ok(json!({ "certificate": signed.certificate, "expires": signed.expires.rfc3339() }))
+}
+
+/// A backup, as a stream: of the cluster's keys, so that it is for those alone who may do everything anyway. The body may have a
+/// `passphrase` to seal it with.
+async fn snapshot(process: &Arc<Process>, user: &UserInfo, body: &[u8]) -> Result<Response<Body>, Status> {
+    if !user.groups.iter().any(|group| group == MASTERS) {
+        let message =
+            format!("forbidden: User {:?} is not in the group {MASTERS:?}, and a backup has its keys", user.name);
+        return Err(Status::failure(403, Some(Reason::Forbidden), message));
+    }
+    let asked: Value = match body {
+        [] => Value::Null,
+        body => serde_json::from_slice(body).map_err(|error| Status::bad_request(error.to_string()))?,
+    };
+    let pieces = process.save(asked["passphrase"].as_str().map(str::to_owned)).await?;
+    tracing::info!(user = user.name, "a backup is saved");
+    let mut response = Response::new(Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>))));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
 }
 
 fn name(parts: &Parts) -> Result<String, Status> {
