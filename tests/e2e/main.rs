@@ -8,6 +8,7 @@ mod backup;
 mod bad_input;
 mod cli;
 mod commands;
+mod disk;
 mod guide;
 mod harness;
 mod kill_loop;

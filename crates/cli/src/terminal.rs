@@ -54,4 +54,7 @@ pub(crate) fn log(format: LogFormat) {
         LogFormat::Text => builder.with_ansi(lively).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    std::panic::set_hook(Box::new(|defect| {
+        tracing::error!("a defect: {}", defect.to_string().replace('\n', " "));
+    }));
 }

@@ -54,6 +54,10 @@ pub(crate) enum Message {
     State(oneshot::Sender<(View, (u64, u64))>),
     /// Everything up to this batch is durable.
     Persisted(PersistId),
+    /// The disk has failed: nothing is durable any more.
+    Failed(String),
+    /// A snapshot could not be saved.
+    SnapshotFailed,
     /// A snapshot is durable.
     SnapshotSaved {
         /// The index of the last entry in it.
@@ -195,6 +199,8 @@ impl Brain {
                 self.send_until(id);
                 Input::Persisted(id)
             }
+            Message::Failed(why) => return self.process.fail(why),
+            Message::SnapshotFailed => Input::SnapshotFailed,
             Message::SnapshotSaved { index, term } => Input::SnapshotSaved { index, term },
         };
         self.step(input);

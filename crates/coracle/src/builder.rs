@@ -26,6 +26,7 @@ use crate::member::{Member, Site};
 use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop};
 use crate::process::Process;
 use crate::tls::random_token;
+use crate::wal::{self, Life};
 use crate::{Error, ErrorKind, http};
 
 /// How long a start may take before it is given up.
@@ -206,6 +207,12 @@ impl ClusterBuilder {
             }
         }
         let directory = self.directory()?;
+        let life = directory.as_ref().map_or(Life::New, DataDirectory::life);
+        if let Some(directory) = &directory {
+            for id in (1..=self.members_or_one()).map(MemberId) {
+                wal::prepare(&directory.of_member(id, self.members_or_one()), id, life)?;
+            }
+        }
         let identity = directory.as_ref().map_or_else(Identity::generate, Identity::kept_in)?;
         let clock = match self.clock {
             ClusterClock::System => Clock::system(),
@@ -226,6 +233,7 @@ impl ClusterBuilder {
             disks: Mutex::default(),
             addresses: RwLock::new(addresses),
             shutdown: CancellationToken::new(),
+            failure: Arc::default(),
         });
         if let Some(directory) = &site.settings.data_dir {
             site.logs.keep_in(&directory.join("logs"))?;
@@ -292,7 +300,7 @@ impl ClusterBuilder {
         }
         if let Some(directory) = &self.data_dir {
             // A member more would begin with a log of its own, and the others would not know it.
-            let has_log = |folder: &Path| folder.join(crate::wal::LOG).exists();
+            let has_log = |folder: &Path| folder.join(wal::LOG).exists();
             let folders = (1..=MEMBERS_MAX).map(|id| directory.join(format!("member-{id}")));
             let several = folders.filter(|folder| has_log(folder)).count() as u64;
             let is_single = has_log(directory);

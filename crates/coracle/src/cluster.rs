@@ -265,7 +265,13 @@ impl Cluster {
         client_of(self.process())
     }
 
-    /// Waits until the cluster is told to stop.
+    /// Why a member of this process could not go on, if one could not: its disk failed, or what it has cannot be read. It has stopped, and
+    /// the cluster with it when that was its only one.
+    pub fn failure(&self) -> Option<&str> {
+        self.site.failure.get().map(String::as_str)
+    }
+
+    /// Waits until the cluster is told to stop, or cannot go on ([`Self::failure`]).
     pub async fn stopped(&self) {
         self.site.shutdown.cancelled().await;
     }

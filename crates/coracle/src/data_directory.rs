@@ -7,9 +7,12 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use coracle_raft::MemberId;
+
 use crate::node::private_file;
 use crate::seal::Sealer;
 use crate::tls::random_token;
+use crate::wal::Life;
 use crate::{Error, ErrorKind};
 
 /// The file that says where the keys are.
@@ -55,6 +58,16 @@ impl DataDirectory {
         Self { path: self.path.join(name), sealer: self.sealer.clone() }
     }
 
+    /// What a member keeps in it: the directory itself, or a folder in it where it has several of them.
+    pub(crate) fn of_member(&self, id: MemberId, members: u64) -> Self {
+        if members == 1 { self.clone() } else { self.folder(&format!("member-{}", id.0)) }
+    }
+
+    /// Whether it was a cluster's before.
+    pub(crate) fn life(&self) -> Life {
+        if self.path.join(MARK).exists() { Life::Known } else { Life::New }
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -88,6 +101,22 @@ impl DataDirectory {
         out.sync_all()?;
         fs::rename(&unfinished, &path)?;
         File::open(folder)?.sync_all()
+    }
+
+    /// The text of a sealed file that a cluster has from its first moment: made in a new directory, and missed in any other.
+    pub(crate) fn kept_from_birth(
+        &self,
+        file: &str,
+        make: impl FnOnce() -> Result<String, Error>,
+    ) -> Result<String, Error> {
+        let life = self.life();
+        self.kept(file, || match life {
+            Life::New => make(),
+            Life::Known => {
+                let message = format!("{} is missing: put it back from its copy", self.path.join(file).display());
+                Err(Error::new(ErrorKind::Corrupt, message))
+            }
+        })
     }
 
     /// The text of a sealed file; made when there is none.

@@ -32,27 +32,14 @@ impl Identity {
     /// That of a data directory, made where there is none. Private keys are sealed; the certificate and the administrator's token are
     /// what other programs of this user find the cluster with.
     pub(crate) fn kept_in(directory: &DataDirectory) -> Result<Self, Error> {
-        let certificate = directory.path().join(CERTIFICATE);
-        let mut fresh = None;
-        let key = directory.kept(MARK, || {
-            let authority = Authority::generate()?;
-            // The key comes last: with it the certificate is there.
-            write_private(&certificate, &authority.certificate)?;
-            let key = authority.key.clone();
-            fresh = Some(authority);
-            Ok(key)
-        })?;
-        let authority = match fresh {
-            Some(authority) => authority,
-            None => Authority { certificate: read(directory, CERTIFICATE)?, key },
-        };
         let path = directory.path().join(TOKEN);
         if !path.exists() {
             write_private(&path, &random_token()?)?;
         }
         let token = read(directory, TOKEN)?.trim().to_owned();
-        let token_key = Arc::new(TokenKey::read(&directory.kept(TOKEN_KEY, TokenKey::generate)?)?);
-        Ok(Self { authority, token, token_key })
+        let token_key = Arc::new(TokenKey::read(&directory.kept_from_birth(TOKEN_KEY, TokenKey::generate)?)?);
+        // The key of the authority comes last: with it the directory is one of a cluster.
+        Ok(Self { authority: authority(directory)?, token, token_key })
     }
 
     /// All of it as the files of a data directory, by name: what a backup carries.
@@ -81,6 +68,25 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+fn authority(directory: &DataDirectory) -> Result<Authority, Error> {
+    let certificate = directory.path().join(CERTIFICATE);
+    let mut fresh = None;
+    let key = directory.kept(MARK, || {
+        let authority = Authority::generate()?;
+        write_private(&certificate, &authority.certificate)?;
+        let key = authority.key.clone();
+        fresh = Some(authority);
+        Ok(key)
+    })?;
+    if let Some(authority) = fresh {
+        return Ok(authority);
+    }
+    let authority = Authority { certificate: read(directory, CERTIFICATE)?, key };
+    let damaged = || format!("{} is not the certificate of the cluster's key", certificate.display());
+    authority.check().map_err(|source| Error::new(ErrorKind::Corrupt, damaged()).because(source))?;
+    Ok(authority)
 }
 
 fn read(directory: &DataDirectory, file: &str) -> Result<String, Error> {

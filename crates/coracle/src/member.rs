@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use coracle_api::UserInfo;
@@ -58,6 +58,8 @@ pub(crate) struct Site {
     /// The address of each member, once it had one: it comes back to it.
     pub(crate) addresses: RwLock<BTreeMap<MemberId, SocketAddr>>,
     pub(crate) shutdown: CancellationToken,
+    /// Why a member could not go on, the first of them.
+    pub(crate) failure: Arc<OnceLock<String>>,
 }
 
 /// A running member.
@@ -82,8 +84,7 @@ impl Site {
 
     /// The data directory of a member: the cluster's, or a folder in it where there are several.
     pub(crate) fn directory_of(&self, id: MemberId) -> Option<DataDirectory> {
-        let directory = self.directory.clone()?;
-        Some(if self.is_single() { directory } else { directory.folder(&format!("member-{}", id.0)) })
+        Some(self.directory.as_ref()?.of_member(id, self.settings.members_or_one()))
     }
 
     fn raft(&self, id: MemberId) -> Config {
@@ -131,7 +132,7 @@ impl Member {
         let (brain, inputs) = mpsc::channel(brain::INPUTS_MAX);
         let (disk, restored) = match (site.directory_of(id), site.disk_of(id)) {
             (Some(directory), _) => {
-                let found = wal::open(&directory, &store)?;
+                let found = wal::open(&directory, Some(id), &store)?;
                 let restored = found.raft.map(|raft| Restored { store: found.store, raft });
                 (Disk::File(Wal::start(directory, found.database, brain.clone())?), restored)
             }
@@ -167,6 +168,8 @@ impl Member {
             images: Arc::clone(&site.images),
             logs: Arc::clone(&site.logs),
             metrics: Metrics::default(),
+            failure: Arc::clone(&site.failure),
+            only: site.is_single(),
             shutdown: site.shutdown.child_token(),
             cluster_shutdown: site.shutdown.clone(),
             rng: Mutex::new(rng),
@@ -233,6 +236,7 @@ fn place(brain: Brain, clock: ClusterClock) -> Result<JoinHandle<()>, Error> {
         .enable_time()
         .build()
         .map_err(|source| Error::new(ErrorKind::Runtime, "cannot make the brain's runtime").because(source))?;
+    let process = Arc::clone(&brain.process);
     let (finished, done) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("coracle-brain".into())
@@ -242,7 +246,10 @@ fn place(brain: Brain, clock: ClusterClock) -> Result<JoinHandle<()>, Error> {
         })
         .map_err(|source| Error::new(ErrorKind::Runtime, "cannot start the brain's thread").because(source))?;
     Ok(tokio::spawn(async move {
-        let _ = done.await;
+        if done.await.is_err() {
+            // Whatever it was, the member must not go on without it: others, and the log, still have everything.
+            process.fail("a defect stopped the member; the first lines of its output say where".into());
+        }
     }))
 }
 

@@ -1,7 +1,7 @@
 //! One member's process: what every handler, task and node of it shares, and the way of a request through it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use coracle_api::{Reason, Request, Response, Status};
@@ -65,6 +65,10 @@ pub(crate) struct Process {
     pub(crate) images: Arc<Images>,
     pub(crate) logs: Arc<LogStore>,
     pub(crate) metrics: Metrics,
+    /// Why a member of the process could not go on.
+    pub(crate) failure: Arc<OnceLock<String>>,
+    /// Whether the process has no other member.
+    pub(crate) only: bool,
     /// This member stops.
     pub(crate) shutdown: CancellationToken,
     /// Every member of the process stops.
@@ -87,6 +91,16 @@ impl Process {
     /// A generator of its own for one request or task.
     pub(crate) fn fork_rng(&self) -> Rng {
         self.rng.lock().expect("nothing panics while it draws").fork()
+    }
+
+    /// Something that this member cannot go on with: it stops, and the whole process when it has no other.
+    pub(crate) fn fail(&self, why: String) {
+        tracing::error!(why, "a member stops");
+        let _ = self.failure.set(why);
+        self.shutdown.cancel();
+        if self.only {
+            self.cluster_shutdown.cancel();
+        }
     }
 
     /// Takes a request to its end, or to the stream that it turns into.

@@ -86,10 +86,9 @@ pub fn recover(directory: &Path, member: Option<u64>) -> Result<Recovered, Error
 
 fn read(whole: &DataDirectory, folder: &str) -> Result<Survivor, Error> {
     let directory = whole.folder(folder);
-    let found = wal::open(&directory, &StoreOptions::default())?;
-    let id = folder.strip_prefix("member-").and_then(|id| id.parse().ok()).map_or(MemberId(1), MemberId);
-    let nothing = || Error::new(ErrorKind::Corrupt, format!("{} holds no log", directory.path().display()));
-    let raft = found.raft.ok_or_else(nothing)?;
+    let found = wal::open(&directory, None, &StoreOptions::default())?;
+    let nothing = || Error::new(ErrorKind::Corrupt, format!("the log in {} has nothing", directory.path().display()));
+    let (id, raft) = found.member.zip(found.raft).ok_or_else(nothing)?;
     Ok(Survivor { folder: folder.to_owned(), id, database: found.database, store: found.store, raft, directory })
 }
 

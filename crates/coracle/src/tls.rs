@@ -12,6 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -55,6 +56,19 @@ impl Authority {
         (params.not_before, params.not_after) = validity(10 * 365);
         let certificate = params.self_signed(&key).map_err(Error::certificate)?;
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// Whether the certificate is whole and about the key: both come from files.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let key = KeyPair::from_pem(&self.key).map_err(Error::certificate)?;
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| Error::tls(&e))?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|e| Error::tls(&e))?;
+        if certificate.signature_algorithm != certificate.tbs_certificate.signature {
+            return Err(Error::tls("the certificate names two algorithms"));
+        }
+        let signed = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key.public_key_raw())
+            .verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+        signed.map_err(|_| Error::tls("the certificate was not signed with the key"))
     }
 
     /// Signs a certificate for a user: the request's key, this name, and a group. The request's own names are left out.

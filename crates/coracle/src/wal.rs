@@ -1,30 +1,28 @@
 //! The log on disk: one redb file, one fsync a commit, on a thread of its own.
 //!
 //! What is answered as durable is durable: redb commits with `fdatasync`. Snapshots are files beside it, written whole,
-//! synced, renamed, and only then named in the log. What entries and snapshots hold is sealed; indexes, terms and kinds are not.
+//! synced, renamed, and only then named in the log. Everything but
+//! indexes, terms and kinds of entries is sealed; and because a sealed text is bound to its place, these cannot be changed unnoticed.
 
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
-use coracle_raft::{
-    EntryKind, HardState, LogEntry, Membership, PersistId, Restored, SnapshotMark, SnapshotPointer, WalBatch,
-};
-use coracle_store::{Store, StoreOptions, View};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use coracle_raft::{EntryKind, HardState, MemberId, PersistId, Restored, SnapshotMark, SnapshotPointer, WalBatch};
+use coracle_store::{Entry, Store, StoreOptions, View};
+use redb::Database;
 
 use crate::brain::Message;
-use crate::data_directory::{DataDirectory, private_directory};
+use crate::data_directory::{DataDirectory, MARK, private_directory};
 use crate::node::private_file;
-use crate::seal::Sealer;
 use crate::{Error, ErrorKind};
 
-/// The layout of the file; any other is refused. The first had no kinds of entries and no members,
-/// the second was not sealed.
-const FORMAT: u64 = 3;
-const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+mod records;
+
+use records::{Contents, FORMAT, begin, commit, read, reseal_all};
+
 /// The log's file.
 pub(crate) const LOG: &str = "log.redb";
 /// Where snapshots are.
@@ -74,10 +72,21 @@ impl Snapshots {
     }
 }
 
+/// Whether a directory was a cluster's before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It gets its keys in this start, or did not get so far in the one before.
+    New,
+    /// It has them.
+    Known,
+}
+
 /// What was found at start.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) database: Database,
+    /// Whose log it is.
+    pub(crate) member: Option<MemberId>,
     pub(crate) store: Option<Store>,
     pub(crate) raft: Option<Restored>,
 }
@@ -127,23 +136,74 @@ pub(crate) fn lock(directory: &DataDirectory) -> Result<Database, Error> {
     if !path.exists() {
         private_file(&path).map_err(|source| Error::file("create", &path, source))?;
     }
-    Database::create(&path).map_err(|source| match source {
-        redb::DatabaseError::DatabaseAlreadyOpen => {
-            Error::new(ErrorKind::DataDirectory, format!("{} is in use by another process", directory.path().display()))
-        }
-        other => Error::new(ErrorKind::DataDirectory, format!("cannot open {}", path.display())).because(other),
+    undamaged(&path, || {
+        Database::create(&path).map_err(|source| match source {
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                let message = format!("{} is in use by another process", directory.path().display());
+                Error::new(ErrorKind::DataDirectory, message)
+            }
+            other => Error::new(ErrorKind::DataDirectory, format!("cannot open {}", path.display())).because(other),
+        })
     })
 }
 
-/// Seals every entry with the newest key.
+/// Reads a log that may be damaged: redb checks its own pages when it wrote them not in order only, and panics on some that make no
+/// sense.
+fn undamaged<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let read = std::panic::catch_unwind(AssertUnwindSafe(read));
+    read.unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display()))))
+}
+
+/// Everything in a log.
+fn contents(database: &Database, directory: &DataDirectory) -> Result<Contents, Error> {
+    let path = directory.path().join(LOG);
+    undamaged(&path, || {
+        let unreadable = || Error::new(ErrorKind::Corrupt, format!("cannot read {}", path.display()));
+        read(database, directory.sealer()).map_err(|source| unreadable().because(source))
+    })
+}
+
+/// Seals everything with the newest key.
 pub(crate) fn reseal(directory: &DataDirectory, database: &Database) -> Result<(), Error> {
     let sealer = directory.sealer();
     let failed = |source: redb::Error| {
         let message = format!("cannot seal {} anew", directory.path().join(LOG).display());
         Error::new(ErrorKind::Corrupt, message).because(source)
     };
-    let entries = read(database, sealer).map_err(failed)?.entries;
-    commit(database, sealer, &[WalBatch { entries, ..WalBatch::default() }]).map_err(failed)
+    let contents = contents(database, directory)?;
+    reseal_all(database, sealer, contents).map_err(failed)
+}
+
+/// Makes sure that a directory has the log of a member: made for one that is `new`, and there for any other.
+pub(crate) fn prepare(directory: &DataDirectory, member: MemberId, life: Life) -> Result<(), Error> {
+    let path = directory.path().join(LOG);
+    if life == Life::Known && !path.exists() {
+        let message = format!("{} is missing: put it back from its copy", path.display());
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    let database = lock(directory)?;
+    let contents = contents(&database, directory)?;
+    match life {
+        Life::New if contents.hard_state.is_some() => {
+            let keys = directory.path().join(MARK);
+            let message = format!(
+                "{} has a log, but its keys are missing: put {} back from its copy",
+                directory.path().display(),
+                keys.display()
+            );
+            Err(Error::new(ErrorKind::Corrupt, message))
+        }
+        Life::Known if contents.format == 0 => {
+            Err(Error::new(ErrorKind::Corrupt, format!("{} is empty: put it back from its copy", path.display())))
+        }
+        Life::Known => Ok(()),
+        Life::New => {
+            let begun = begin(&database, directory.sealer(), member);
+            begun.map_err(|source| {
+                Error::new(ErrorKind::DataDirectory, format!("cannot write {}", path.display())).because(source)
+            })
+        }
+    }
 }
 
 /// Lets a log that no member uses begin behind a state: the snapshot is written first, then one commit names it and gives up
@@ -158,135 +218,50 @@ pub(crate) fn begin_anew(
     let file = directory.path().join(snapshot_file(index));
     save_snapshot(directory, index, state).map_err(|source| Error::file("write", &file, source))?;
     let hard_state = Some(HardState { term, vote: 0, commit: index });
+    let member = pointer.membership.voters.first().copied().expect("a group that begins has a voter");
     let batch = WalBatch { restart: true, snapshot: Some(pointer), hard_state, ..WalBatch::default() };
-    commit(database, directory.sealer(), &[batch]).map_err(|source| {
+    let begun =
+        begin(database, directory.sealer(), member).and_then(|()| commit(database, directory.sealer(), &[batch]));
+    begun.map_err(|source| {
         let message = format!("cannot write {}", directory.path().join(LOG).display());
         Error::new(ErrorKind::DataDirectory, message).because(source)
     })
 }
 
-/// Opens the log of a data directory, and reads what it holds.
-pub(crate) fn open(directory: &DataDirectory, options: &StoreOptions) -> Result<Found, Error> {
+/// Opens the log of a data directory, which is that of this member or, without one, of any, and reads what it holds.
+pub(crate) fn open(
+    directory: &DataDirectory,
+    member: Option<MemberId>,
+    options: &StoreOptions,
+) -> Result<Found, Error> {
     let path = directory.path().join(LOG);
+    let corrupt = |what: String| Error::new(ErrorKind::Corrupt, format!("{} {what}", path.display()));
     let database = lock(directory)?;
-    let corrupt =
-        |source: redb::Error| Error::new(ErrorKind::Corrupt, format!("cannot read {}", path.display())).because(source);
-    let contents = read(&database, directory.sealer()).map_err(corrupt)?;
+    let contents = contents(&database, directory)?;
     if contents.format != FORMAT && contents.format != 0 {
         let age = if contents.format > FORMAT { "a newer" } else { "an unreleased" };
-        let message =
-            format!("{} was written by {age} version of Coracle (format {})", path.display(), contents.format);
-        return Err(Error::new(ErrorKind::Corrupt, message));
+        return Err(corrupt(format!("was written by {age} version of Coracle (format {})", contents.format)));
     }
-    if contents.hard_state.is_none() {
-        return Ok(Found { database, store: None, raft: None });
+    if let (Some(asked), Some(found)) = (member, contents.member)
+        && asked != found
+    {
+        let message = format!("is the log of member {}, not of member {}: directories were mixed up", found.0, asked.0);
+        return Err(corrupt(message));
     }
-    let store = match contents.snapshot.mark.index {
+    let member = contents.member;
+    let Some(hard_state) = contents.hard_state else { return Ok(Found { database, member, store: None, raft: None }) };
+    let Contents { snapshot, base, entries, .. } = contents;
+    let raft = Restored { hard_state, snapshot, base, entries };
+    raft.check().map_err(|why| corrupt("is damaged".into()).because(why))?;
+    for entry in raft.entries.iter().filter(|entry| entry.kind == EntryKind::Normal && !entry.data.is_empty()) {
+        Entry::check_version(&entry.data)
+            .map_err(|source| corrupt(format!("has entry {} of another version", entry.index)).because(source))?;
+    }
+    let store = match raft.snapshot.mark.index {
         0 => None,
         index => Some(load_snapshot(directory, index, options)?),
     };
-    check(&contents, &path)?;
-    let raft = Restored {
-        hard_state: contents.hard_state.unwrap_or_default(),
-        snapshot: contents.snapshot,
-        base: contents.base,
-        entries: contents.entries,
-    };
-    Ok(Found { database, store, raft: Some(raft) })
-}
-
-#[derive(Debug, Default)]
-struct Contents {
-    format: u64,
-    hard_state: Option<HardState>,
-    snapshot: SnapshotPointer,
-    base: SnapshotMark,
-    entries: Vec<LogEntry>,
-}
-
-fn read(database: &Database, sealer: &Sealer) -> Result<Contents, redb::Error> {
-    let mut contents = Contents::default();
-    let transaction = database.begin_read()?;
-    let meta = match transaction.open_table(META) {
-        Ok(meta) => meta,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(contents),
-        Err(error) => return Err(error.into()),
-    };
-    let numbers = |name: &str| -> Result<Option<Vec<u64>>, redb::Error> {
-        Ok(meta.get(name)?.map(|value| value.value().chunks_exact(8).map(big_endian).collect()))
-    };
-    contents.format = numbers("format")?.and_then(|n| n.first().copied()).unwrap_or(0);
-    if let Some([term, vote, commit]) = numbers("hard-state")?.as_deref() {
-        contents.hard_state = Some(HardState { term: *term, vote: *vote, commit: *commit });
-    }
-    if contents.format != FORMAT {
-        return Ok(contents);
-    }
-    if let Some(bytes) = meta.get("membership")? {
-        contents.snapshot.membership = Membership::decode(bytes.value()).map_err(damaged)?;
-    }
-    for (name, mark) in [("snapshot", &mut contents.snapshot.mark), ("base", &mut contents.base)] {
-        if let Some([index, term]) = numbers(name)?.as_deref() {
-            *mark = SnapshotMark { index: *index, term: *term };
-        }
-    }
-    let entries = transaction.open_table(ENTRIES)?;
-    for row in entries.iter()? {
-        let (index, value) = row?;
-        contents.entries.push(read_entry(index.value(), value.value(), sealer)?);
-    }
-    Ok(contents)
-}
-
-/// Term, kind, and what the entry carries, sealed.
-fn read_entry(index: u64, value: &[u8], sealer: &Sealer) -> Result<LogEntry, redb::Error> {
-    let read = value.split_first_chunk::<8>().and_then(|(term, rest)| {
-        let (kind, sealed) = rest.split_first()?;
-        Some((u64::from_be_bytes(*term), EntryKind::from_number(*kind)?, sealed))
-    });
-    let (term, kind, sealed) = read.ok_or_else(|| damaged(format!("entry {index} has no term or no known kind")))?;
-    let data = sealer.open(&place(index, term, kind), sealed);
-    let data = data.map_err(|why| damaged(format!("entry {index} cannot be opened: {why}")))?;
-    Ok(LogEntry { index, term, kind, data: Bytes::from(data) })
-}
-
-fn write_entry(entry: &LogEntry, sealer: &Sealer) -> Vec<u8> {
-    let mut value = Vec::with_capacity(entry.data.len() + 64);
-    value.extend_from_slice(&entry.term.to_be_bytes());
-    value.push(entry.kind.number());
-    value.extend_from_slice(&sealer.seal(&place(entry.index, entry.term, entry.kind), &entry.data));
-    value
-}
-
-/// What an entry is sealed for: none can stand in for another.
-fn place(index: u64, term: u64, kind: EntryKind) -> String {
-    format!("entry {index} {term} {}", kind.number())
-}
-
-fn damaged(what: impl std::fmt::Display) -> redb::Error {
-    redb::Error::Corrupted(what.to_string())
-}
-
-fn big_endian(bytes: &[u8]) -> u64 {
-    bytes.try_into().map_or(0, u64::from_be_bytes)
-}
-
-/// A log with a gap must not reach consensus, which would panic on it.
-fn check(contents: &Contents, path: &Path) -> Result<(), Error> {
-    let mut expected = contents.base.index + 1;
-    for entry in &contents.entries {
-        if entry.index != expected {
-            let message = format!("{} has entry {} where {expected} should be", path.display(), entry.index);
-            return Err(Error::new(ErrorKind::Corrupt, message));
-        }
-        expected += 1;
-    }
-    let committed = contents.hard_state.unwrap_or_default().commit.max(contents.snapshot.mark.index);
-    if committed >= expected {
-        let message = format!("{} ends before entry {committed}, which was committed", path.display());
-        return Err(Error::new(ErrorKind::Corrupt, message));
-    }
-    Ok(())
+    Ok(Found { database, member, store, raft: Some(raft) })
 }
 
 fn run(
@@ -315,7 +290,8 @@ fn run(
                 }
                 if let Err(error) = commit(database, directory.sealer(), &batches) {
                     // Nothing that follows may be called durable: the thread ends, and every write waits in vain.
-                    tracing::error!(%error, "the log cannot be written; no write is answered any more");
+                    let why = format!("{} cannot be written: {error}", directory.path().join(LOG).display());
+                    let _ = brain.blocking_send(Message::Failed(why));
                     return;
                 }
                 let _ = brain.blocking_send(Message::Persisted(last));
@@ -324,54 +300,13 @@ fn run(
                 Ok(()) => {
                     let _ = brain.blocking_send(Message::SnapshotSaved { index, term });
                 }
-                Err(error) => tracing::error!(%error, "a snapshot cannot be saved; the log keeps growing"),
+                Err(error) => {
+                    tracing::error!(%error, "a snapshot cannot be saved; the log grows until the next try");
+                    let _ = brain.blocking_send(Message::SnapshotFailed);
+                }
             },
         }
     }
-}
-
-fn commit(database: &Database, sealer: &Sealer, batches: &[WalBatch]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut entries = transaction.open_table(ENTRIES)?;
-        let mut meta = transaction.open_table(META)?;
-        meta.insert("format", FORMAT.to_be_bytes().as_slice())?;
-        for batch in batches {
-            if let Some(pointer) = &batch.snapshot {
-                let mark = numbers(&[pointer.mark.index, pointer.mark.term]);
-                meta.insert("snapshot", mark.as_slice())?;
-                meta.insert("membership", pointer.membership.encode().as_slice())?;
-                if batch.restart {
-                    entries.retain(|_, _| false)?;
-                    meta.insert("base", mark.as_slice())?;
-                }
-            }
-            if let Some(first) = batch.entries.first() {
-                if entries.last()?.is_some_and(|(last, _)| last.value() >= first.index) {
-                    entries.retain_in(first.index.., |_, _| false)?;
-                }
-                for entry in &batch.entries {
-                    entries.insert(entry.index, write_entry(entry, sealer).as_slice())?;
-                }
-            }
-            if let Some(state) = batch.hard_state {
-                meta.insert("hard-state", numbers(&[state.term, state.vote, state.commit]).as_slice())?;
-            }
-            if let Some(index) = batch.compact_to.filter(|index| *index > 0) {
-                let term = entries.get(index)?.map(|value| big_endian(&value.value()[..8]));
-                if let Some(term) = term {
-                    meta.insert("base", numbers(&[index, term]).as_slice())?;
-                    entries.retain_in(..=index, |_, _| false)?;
-                }
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-fn numbers(numbers: &[u64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
 }
 
 fn snapshot_file(index: u64) -> String {
@@ -405,170 +340,4 @@ fn load_snapshot(directory: &DataDirectory, index: u64, options: &StoreOptions) 
 }
 
 #[cfg(test)]
-mod tests {
-    use coracle_raft::MemberId;
-
-    use super::*;
-
-    fn directory() -> (tempfile::TempDir, DataDirectory) {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = DataDirectory::open(folder.path(), None).unwrap();
-        (folder, directory)
-    }
-
-    fn entry(index: u64, data: &'static str) -> LogEntry {
-        LogEntry { index, term: 1, data: Bytes::from_static(data.as_bytes()), ..LogEntry::default() }
-    }
-
-    fn batch(entries: Vec<LogEntry>) -> WalBatch {
-        let commit = entries.last().map_or(0, |entry| entry.index);
-        WalBatch { entries, hard_state: Some(HardState { term: 1, vote: 1, commit }), ..WalBatch::default() }
-    }
-
-    #[test]
-    fn what_was_committed_is_found_again() {
-        let (_folder, directory) = directory();
-        let found = open(&directory, &StoreOptions::default()).unwrap();
-        assert!(found.raft.is_none());
-        commit(
-            &found.database,
-            directory.sealer(),
-            &[batch(vec![entry(1, "a"), entry(2, "b")]), batch(vec![entry(2, "c"), entry(3, "d")])],
-        )
-        .unwrap();
-        drop(found);
-        let found = open(&directory, &StoreOptions::default()).unwrap();
-        assert_eq!(found.raft.unwrap().entries, [entry(1, "a"), entry(2, "c"), entry(3, "d")]);
-    }
-
-    #[test]
-    fn a_log_comes_to_what_its_batches_say() {
-        let (_folder, directory) = directory();
-        let found = open(&directory, &StoreOptions::default()).unwrap();
-        let mark = SnapshotMark { index: 7, term: 2 };
-        let membership = Membership { learners: vec![MemberId(4)], ..Membership::of_voters(&[MemberId(1)]) };
-        let change = LogEntry { kind: EntryKind::Membership, ..entry(4, "change") };
-        let batches = [
-            batch(vec![entry(1, "a"), entry(2, "b")]),
-            batch(vec![entry(2, "c"), entry(3, "d"), change]),
-            WalBatch { compact_to: Some(2), ..batch(Vec::new()) },
-            WalBatch {
-                restart: true,
-                snapshot: Some(SnapshotPointer { mark, membership }),
-                ..batch(vec![entry(8, "e"), entry(9, "f")])
-            },
-        ];
-        let mut expected = Restored::default();
-        save_snapshot(&directory, 7, &Store::new(StoreOptions::default()).view()).unwrap();
-        let mut database = found.database;
-        for batch in batches {
-            commit(&database, directory.sealer(), std::slice::from_ref(&batch)).unwrap();
-            expected.write(batch);
-            expected.hard_state.commit = expected.hard_state.commit.max(expected.snapshot.mark.index);
-            drop(database);
-            let found = open(&directory, &StoreOptions::default()).unwrap();
-            let mut raft = found.raft.unwrap();
-            raft.hard_state.commit = raft.hard_state.commit.max(raft.snapshot.mark.index);
-            assert_eq!(raft, expected);
-            database = found.database;
-        }
-    }
-
-    #[test]
-    fn a_log_of_another_format_is_refused_with_a_sentence() {
-        for (format, words) in [(1_u64, "an unreleased version"), (2, "an unreleased version"), (4, "a newer version")]
-        {
-            let (_folder, directory) = directory();
-            let found = open(&directory, &StoreOptions::default()).unwrap();
-            commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a")])]).unwrap();
-            let transaction = found.database.begin_write().unwrap();
-            transaction.open_table(META).unwrap().insert("format", format.to_be_bytes().as_slice()).unwrap();
-            transaction.commit().unwrap();
-            drop(found);
-            let error = open(&directory, &StoreOptions::default()).unwrap_err();
-            assert!(error.to_string().contains(words), "{error}");
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn only_the_user_may_read_what_may_hold_secrets() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let (_folder, directory) = directory();
-        let _found = open(&directory, &StoreOptions::default()).unwrap();
-        save_snapshot(&directory, 2, &Store::new(StoreOptions::default()).view()).unwrap();
-        for path in [directory.path().join("log.redb"), directory.path().join(snapshot_file(2))] {
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
-        }
-    }
-
-    #[test]
-    fn after_a_rotation_everything_is_read_with_the_new_key_alone() {
-        let (folder, directory) = directory();
-        let found = open(&directory, &StoreOptions::default()).unwrap();
-        commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a"), entry(2, "b")])]).unwrap();
-        save_snapshot(&directory, 1, &Store::new(StoreOptions::default()).view()).unwrap();
-        directory.kept("ca.key", || Ok("secret".into())).unwrap();
-        let in_use = crate::rotate_keys(folder.path()).unwrap_err();
-        assert!(in_use.to_string().ends_with("is in use by another process"), "{in_use}");
-        drop(found);
-        crate::rotate_keys(folder.path()).unwrap();
-        let rotated = DataDirectory::open(folder.path(), None).unwrap();
-        let found = open(&rotated, &StoreOptions::default()).unwrap();
-        assert_eq!(found.raft.unwrap().entries, [entry(1, "a"), entry(2, "b")]);
-        load_snapshot(&rotated, 1, &StoreOptions::default()).unwrap();
-        assert_eq!(rotated.read("ca.key").unwrap().unwrap(), b"secret");
-        assert!(directory.read("ca.key").is_err(), "the old key opens nothing any more");
-    }
-
-    #[test]
-    fn a_directory_in_use_is_said_to_be_so() {
-        let (_folder, directory) = directory();
-        let _found = open(&directory, &StoreOptions::default()).unwrap();
-        let error = open(&directory, &StoreOptions::default()).unwrap_err();
-        assert!(error.to_string().ends_with("is in use by another process"), "{error}");
-    }
-
-    #[test]
-    fn a_snapshot_stands_for_the_log_before_it() {
-        let (_folder, directory) = directory();
-        let store = Store::new(StoreOptions::default());
-        save_snapshot(&directory, 2, &store.view()).unwrap();
-        let found = open(&directory, &StoreOptions::default()).unwrap();
-        commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a"), entry(2, "b"), entry(3, "c")])])
-            .unwrap();
-        let mark = SnapshotMark { index: 2, term: 1 };
-        let pointer = SnapshotPointer { mark, membership: Membership::of_voters(&[MemberId(1)]) };
-        let compacted = WalBatch { snapshot: Some(pointer.clone()), compact_to: Some(2), ..WalBatch::default() };
-        commit(&found.database, directory.sealer(), &[compacted]).unwrap();
-        drop(found);
-        let found = open(&directory, &StoreOptions::default()).unwrap();
-        assert!(found.store.is_some());
-        let raft = found.raft.unwrap();
-        assert_eq!((raft.base, raft.snapshot, raft.entries), (mark, pointer, vec![entry(3, "c")]));
-        let path = directory.path().join(snapshot_file(2));
-        fs::write(&path, b"short").unwrap();
-        let error = load_snapshot(&directory, 2, &StoreOptions::default()).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot open {}", path.display()));
-    }
-
-    #[test]
-    fn what_is_on_disk_tells_nothing_and_a_changed_entry_is_noticed() {
-        let (_folder, directory) = directory();
-        let found = open(&directory, &StoreOptions::default()).unwrap();
-        commit(&found.database, directory.sealer(), &[batch(vec![entry(1, "a Secret")])]).unwrap();
-        let transaction = found.database.begin_write().unwrap();
-        {
-            let mut entries = transaction.open_table(ENTRIES).unwrap();
-            let mut value = entries.get(1).unwrap().unwrap().value().to_vec();
-            assert!(!value.windows(8).any(|window| window == b"a Secret"));
-            *value.last_mut().unwrap() ^= 1;
-            entries.insert(1, value.as_slice()).unwrap();
-        }
-        transaction.commit().unwrap();
-        drop(found);
-        let error = open(&directory, &StoreOptions::default()).unwrap_err();
-        let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.contains("entry 1 cannot be opened: it is damaged"), "{cause}");
-    }
-}
+mod tests;

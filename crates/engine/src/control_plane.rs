@@ -247,6 +247,7 @@ impl ControlPlane {
                 }
                 _ => self.step_raft(now, raft::Input::TransferLead(to), out),
             },
+            Input::SnapshotFailed => self.snapshotting = false,
             Input::SnapshotSaved { index, term } => {
                 self.snapshotting = false;
                 self.saved = self.saved.max(index);

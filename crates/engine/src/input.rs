@@ -69,6 +69,8 @@ pub enum Input {
     /// The monotonic and the wall clock drifted apart by more than [`crate::CLOCK_DRIFT_MAX`] since the last step: the machine
     /// slept, or its clock was set. Nothing counts as missed for that time.
     ClockJumped,
+    /// The snapshot that was asked for last could not be saved: the next one is when the log has grown again.
+    SnapshotFailed,
     /// A snapshot of the state at this index is durable.
     SnapshotSaved {
         /// The index of the last entry in it.

@@ -16,4 +16,4 @@ pub use membership::{ChangeRefused, Membership, MembershipChange, Place};
 pub use message::Message;
 pub use read::ReadId;
 pub use status::{PeerStatus, Role, Status};
-pub use wal::{EntryKind, HardState, LogEntry, PersistId, Restored, SnapshotMark, SnapshotPointer, WalBatch};
+pub use wal::{EntryKind, HardState, LogEntry, PersistId, Restored, SnapshotMark, SnapshotPointer, Unsound, WalBatch};

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::Membership;
+use crate::membership::Step;
 
 /// The number of a batch; one more at each, and a number that is durable means all before it are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -111,7 +112,70 @@ pub struct Restored {
     pub entries: Vec<LogEntry>,
 }
 
+/// Why a log is none that a member can begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsound {
+    /// An entry is missing.
+    #[error("it has entry {found} where {expected} should be")]
+    Gap {
+        /// The index that should come next.
+        expected: u64,
+        /// The one that does.
+        found: u64,
+    },
+    /// Terms fall along it, or its last one was forgotten.
+    #[error("the term of entry {0} does not fit what is before and after it")]
+    Term(u64),
+    /// An entry that changes the group cannot be read, or is of a newer version.
+    #[error("entry {0} is no change of the group that this version can read")]
+    Change(u64),
+    /// What was committed is missing.
+    #[error("it ends before entry {0}, which was committed")]
+    Short(u64),
+    /// Its group cannot be one.
+    #[error("the group that it begins with cannot be one")]
+    Group,
+}
+
 impl Restored {
+    /// Whether a member can begin with it: what was read from a disk has to be looked at first, because consensus panics on a log with
+    /// gaps.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), Unsound> {
+        let (mut last, mut term) = (self.base.index, self.base.term);
+        for entry in &self.entries {
+            if entry.index != last.saturating_add(1) {
+                return Err(Unsound::Gap { expected: last.saturating_add(1), found: entry.index });
+            }
+            if entry.term < term {
+                return Err(Unsound::Term(entry.index));
+            }
+            if entry.kind == EntryKind::Membership && Step::decode(&entry.data).is_err() {
+                return Err(Unsound::Change(entry.index));
+            }
+            (last, term) = (entry.index, entry.term);
+        }
+        if term > self.hard_state.term {
+            return Err(Unsound::Term(last));
+        }
+        let committed = self.hard_state.commit.max(self.snapshot.mark.index);
+        if committed > last {
+            return Err(Unsound::Short(committed));
+        }
+        if self.snapshot.mark.index < self.base.index {
+            return Err(Unsound::Gap { expected: self.snapshot.mark.index + 1, found: self.base.index + 1 });
+        }
+        // A group without anybody is one that a member waits to be let into.
+        if self.snapshot.membership != Membership::default() && !self.snapshot.membership.is_sound() {
+            return Err(Unsound::Group);
+        }
+        Ok(())
+    }
+
     /// Takes a batch as a log on disk does: what a driver's own log must come to.
     pub fn write(&mut self, batch: WalBatch) {
         if let Some(pointer) = batch.snapshot {
@@ -133,5 +197,38 @@ impl Restored {
             self.base = SnapshotMark { index, term: self.entries[position].term };
             self.entries.drain(..=position);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemberId;
+
+    fn log(entries: &[(u64, u64)]) -> Restored {
+        let entry = |(index, term): &(u64, u64)| LogEntry { index: *index, term: *term, ..LogEntry::default() };
+        let term = entries.last().map_or(0, |(_, term)| *term);
+        Restored {
+            hard_state: HardState { term, ..HardState::default() },
+            entries: entries.iter().map(entry).collect(),
+            ..Restored::default()
+        }
+    }
+
+    #[test]
+    fn a_log_that_a_member_cannot_begin_with_is_told_from_one_that_it_can() {
+        log(&[]).check().unwrap();
+        log(&[(1, 1), (2, 1), (3, 4)]).check().unwrap();
+        assert_eq!(log(&[(1, 1), (3, 1)]).check(), Err(Unsound::Gap { expected: 2, found: 3 }));
+        assert_eq!(log(&[(1, 2), (2, 1)]).check(), Err(Unsound::Term(2)));
+        let with = |change: fn(&mut Restored)| {
+            let mut log = log(&[(1, 1), (2, 1)]);
+            change(&mut log);
+            log.check()
+        };
+        assert_eq!(with(|log| log.hard_state.term = 0), Err(Unsound::Term(2)));
+        assert_eq!(with(|log| log.hard_state.commit = 3), Err(Unsound::Short(3)));
+        assert_eq!(with(|log| log.entries[1].kind = EntryKind::Membership), Err(Unsound::Change(2)));
+        assert_eq!(with(|log| log.snapshot.membership.learners = vec![MemberId(1)]), Err(Unsound::Group));
     }
 }

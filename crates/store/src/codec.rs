@@ -11,7 +11,7 @@ use coracle_base::wire::{Damage, Reader, Writer};
 
 use crate::CodecError;
 
-pub(crate) use entry::{decode_entry, encode_entry};
+pub(crate) use entry::{check_entry_version, decode_entry, encode_entry};
 pub(crate) use snapshot::{decode_snapshot, digest, encode_snapshot};
 
 /// Writes what names objects.

@@ -136,6 +136,11 @@ impl Entry {
         codec::decode_entry(bytes)
     }
 
+    /// Whether these bytes are of a version that [`Self::decode`] reads.
+    pub fn check_version(bytes: &[u8]) -> Result<(), CodecError> {
+        codec::check_entry_version(bytes)
+    }
+
     /// An entry at a time.
     pub fn at(time: Timestamp) -> Self {
         Self { time, transactions: Vec::new() }

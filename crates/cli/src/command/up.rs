@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use coracle::Cluster;
 use http::Method;
 use serde_json::Value;
@@ -42,8 +42,12 @@ pub(crate) async fn run(up: Up) -> Result<()> {
     if let Some(directory) = &data_dir {
         let _ = fs::remove_file(directory.join("server.json"));
     }
+    let failure = cluster.failure().map(str::to_owned);
     cluster.shutdown().await;
-    result
+    match failure {
+        Some(why) => bail!(why),
+        None => result,
+    }
 }
 
 /// The cluster runs already: what is new is applied, and that is all.

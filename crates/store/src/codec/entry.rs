@@ -20,6 +20,11 @@ pub(crate) fn decode_entry(bytes: &[u8]) -> Result<Entry, CodecError> {
     read_entry(&mut Reader::new(bytes)).map_err(error("entry"))
 }
 
+/// Whether an entry's version is one that can be read.
+pub(crate) fn check_entry_version(bytes: &[u8]) -> Result<(), CodecError> {
+    Reader::new(bytes).version(FORMAT).map_err(error("entry"))
+}
+
 fn read_entry(r: &mut Reader<'_>) -> Result<Entry, Damage> {
     r.version(FORMAT)?;
     let time = Timestamp::from_nanos(r.signed()?);
