@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::data_directory::DataDirectory;
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::member::{Member, Site};
 use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop};
 use crate::process::Process;
@@ -83,6 +84,7 @@ pub struct ClusterBuilder {
     capacity: Option<Capacity>,
     node_port_address: Option<IpAddr>,
     descriptions: Option<fn() -> String>,
+    limits: Limits,
 }
 
 impl ClusterBuilder {
@@ -188,6 +190,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// Bounds on what clients take of each member, so that none is in the way of the others.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Starts the cluster; when it returns the API server answers.
     ///
     /// # Errors
@@ -257,6 +266,10 @@ impl ClusterBuilder {
         self.members.unwrap_or(1)
     }
 
+    pub(crate) fn client_limits(&self) -> &Limits {
+        &self.limits
+    }
+
     pub(crate) fn clock_kind(&self) -> ClusterClock {
         self.clock
     }
@@ -292,6 +305,7 @@ impl ClusterBuilder {
         if self.nodes.is_some_and(|nodes| nodes > 1) {
             return invalid("a member has one node at most; more of them can be fake nodes");
         }
+        self.limits.check().map_err(|why| Error::new(ErrorKind::Invalid, why))?;
         let members = self.members_or_one();
         if !(1..=MEMBERS_MAX).contains(&members) || members.is_multiple_of(2) {
             return invalid(

@@ -9,15 +9,18 @@ use axum::extract::{FromRequestParts, WebSocketUpgrade};
 use bytes::Bytes;
 use coracle_api::{Method, Reason, Request, Status, UserInfo};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::process::{Answer, Process};
 use crate::tunnel;
+use stall::{Movement, Moving};
 
 mod admin;
 pub(crate) mod body;
+pub(crate) mod fair;
 pub(crate) mod listen;
+mod stall;
 mod watch;
 
 /// Headers that the API server may read, beside those that have a field of their own.
@@ -31,6 +34,13 @@ pub(crate) struct Trusted(pub(crate) UserInfo);
 #[derive(Clone, Debug)]
 pub(crate) struct Certified(UserInfo);
 
+/// A request that came over a socket: what clients may take is counted, and how its connection moves is watched.
+#[derive(Clone, Debug)]
+pub(crate) struct Outside(Arc<Movement>);
+
+/// Paths that are answered however much is asked for: others watch the member by them.
+const ALWAYS_ANSWERED: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+
 /// The router: one handler for everything, as paths are the API server's business.
 pub(crate) fn router(process: Arc<Process>) -> axum::Router {
     axum::Router::new().fallback(move |request: http::Request<Body>| {
@@ -43,6 +53,7 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
     let started = tokio::time::Instant::now();
     let (mut parts, body) = request.into_parts();
     let method = parts.method.clone();
+    let outside = parts.extensions.get::<Outside>().cloned();
     let mut response = match serve(&process, &mut parts, body).await {
         Ok(response) => response,
         Err(status) => body::plain(status.into()),
@@ -52,7 +63,12 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
     }
     process.metrics.request(method.as_str(), response.status().as_u16(), started.elapsed());
     tracing::debug!(method = %method, path = parts.uri.path(), status = response.status().as_u16(), "request");
-    response
+    let Some(Outside(movement)) = outside else { return response };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        movement.become_tunnel();
+        return response;
+    }
+    response.map(|body| Body::new(Moving::new(body, movement)))
 }
 
 async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<Response<Body>, Status> {
@@ -63,6 +79,9 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
         (None, None) => process.authenticator.user(authorization, &process.view(), process.now().wall)?,
     };
     let path = decode_path(parts.uri.path())?;
+    let counted = parts.extensions.get::<Outside>().is_some() && !is_always_answered(&path);
+    let turn = if counted { Some(process.requests.take(&user.name).await?) } else { None };
+    let client = user.name.clone();
     if path == "/metrics" || path.starts_with("/coracle/") {
         return admin::serve(process, parts, &path, &user, body).await;
     }
@@ -70,7 +89,7 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
     let (body, passed_on) = if tunnel::is_proxy(&path) {
         (Bytes::new(), body)
     } else {
-        (read_body(body, process.options.max_body).await?, Body::empty())
+        (read_body(process, body, process.options.max_body).await?, Body::empty())
     };
     let websocket = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
     let request = Request {
@@ -85,7 +104,11 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
         user,
     };
     let head = request.method == Method::Head;
-    match process.answer(request).await {
+    let answer = process.answer(request).await;
+    // What follows goes at the client's own pace.
+    drop(turn);
+    let place = || counted.then(|| process.requests.stream(&client)).transpose();
+    match answer {
         Answer::Response(mut response) => {
             if head {
                 response.body.clear();
@@ -94,20 +117,48 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
         }
         Answer::List(listing) if head => Ok(body::plain(listing.head().clone())),
         Answer::List(listing) => Ok(body::list(*listing, parts)),
-        Answer::Watch(watcher) => Ok(watch::respond(process, watcher)),
-        Answer::Tunnel(tunnel) => tunnel::respond(process, tunnel, websocket, parts, passed_on).await,
+        Answer::Watch(watcher) => Ok(watch::respond(process, watcher, place()?)),
+        Answer::Tunnel(tunnel) => {
+            let place = place()?;
+            let response = tunnel::respond(process, tunnel, websocket, (parts, place.clone()), passed_on).await?;
+            Ok(response.map(|body| body::holding(body, place)))
+        }
     }
 }
 
-pub(crate) async fn read_body(body: Body, limit: usize) -> Result<Bytes, Status> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            let message = format!("Request entity too large: limit is {limit}");
-            Err(Status::failure(413, Some(Reason::RequestEntityTooLarge), message))
+/// The whole body of a request, which has to come within the time that a client may stall.
+pub(crate) async fn read_body(process: &Process, body: Body, limit: usize) -> Result<Bytes, Status> {
+    let mut body = Limited::new(body, limit);
+    let (mut pieces, mut began) = (Vec::new(), tokio::time::Instant::now());
+    let stall = process.requests.limits().stall;
+    loop {
+        let late = |_| Status::failure(408, Some(Reason::Timeout), "the body of the request did not come in time");
+        match tokio::time::timeout_at(began + stall, body.frame()).await.map_err(late)? {
+            None => return Ok(joined(pieces)),
+            Some(Ok(frame)) => pieces.extend(frame.into_data().ok()),
+            Some(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+                let message = format!("Request entity too large: limit is {limit}");
+                return Err(Status::failure(413, Some(Reason::RequestEntityTooLarge), message));
+            }
+            Some(Err(error)) => {
+                return Err(Status::bad_request(format!("the body of the request cannot be read: {error}")));
+            }
         }
-        Err(error) => Err(Status::bad_request(format!("the body of the request cannot be read: {error}"))),
+        // An image may take its time, as long as it goes on.
+        if limit > process.options.max_body {
+            began = tokio::time::Instant::now();
+        }
     }
+}
+
+fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() }
+}
+
+/// Whether a path is one of health or version.
+fn is_always_answered(path: &str) -> bool {
+    let below = |root: &&str| path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    ALWAYS_ANSWERED.iter().any(below)
 }
 
 fn method(method: &http::Method) -> Result<Method, Status> {
@@ -181,7 +232,93 @@ fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use tower::ServiceExt as _;
+
     use super::*;
+    use crate::{Cluster, Limits};
+
+    /// A cluster's router as a user reaches it over a socket.
+    fn outside(cluster: &Cluster, user: &str) -> impl Fn(&str) -> BoxFuture<'static, Response<Body>> + use<> {
+        let router = router(cluster.process());
+        let trusted = Trusted(UserInfo::admin(user));
+        move |uri| {
+            let mut request = http::Request::get(uri).body(Body::empty()).unwrap();
+            request.extensions_mut().insert(trusted.clone());
+            request.extensions_mut().insert(Outside(Arc::default()));
+            Box::pin(router.clone().oneshot(request).map(Result::unwrap))
+        }
+    }
+
+    fn narrow() -> Limits {
+        Limits { requests: 4, requests_per_client: 3, waiting_per_client: 5_000, ..Limits::default() }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_floods_does_not_slow_another() {
+        let cluster = Cluster::builder().nodes(0).limits(narrow()).start().await.unwrap();
+        let flood = outside(&cluster, "flood");
+        let done = Arc::new(AtomicUsize::new(0));
+        let flooding: Vec<_> = (0..4_000)
+            .map(|_| {
+                let (answer, done) = (flood("/api/v1/configmaps"), Arc::clone(&done));
+                tokio::spawn(async move {
+                    let status = answer.await.status();
+                    done.fetch_add(1, Ordering::Relaxed);
+                    status
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let calm = outside(&cluster, "calm");
+        let before = done.load(Ordering::Relaxed);
+        for _ in 0..20 {
+            assert_eq!(calm("/api/v1/namespaces/default").await.status(), 200);
+        }
+        let meanwhile = done.load(Ordering::Relaxed) - before;
+        assert!(meanwhile < 2_000, "{meanwhile} of the flood went before 20 requests of somebody else");
+        for answer in flooding {
+            assert_eq!(answer.await.unwrap(), 200);
+        }
+        cluster.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_beyond_its_bounds_is_told_when_to_try_again_and_health_is_always_told() {
+        let limits = Limits { rate_per_client: 1, streams_per_client: 1, ..narrow() };
+        let cluster = Cluster::builder().nodes(0).limits(limits).start().await.unwrap();
+        let ask = outside(&cluster, "jane");
+        let watch = ask("/api/v1/configmaps?watch=1").await;
+        let second = ask("/api/v1/configmaps?watch=1").await;
+        assert_eq!((watch.status().as_u16(), second.status().as_u16()), (200, 429));
+        let refused = ask("/api/v1/configmaps").await;
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["retry-after"]),
+            (429, &HeaderValue::from_static("1"))
+        );
+        for path in ["/readyz", "/livez/ping", "/version"] {
+            assert_eq!(ask(path).await.status(), 200, "{path}");
+        }
+        drop(watch);
+        let other = outside(&cluster, "joe");
+        assert_eq!(other("/api/v1/configmaps?watch=1").await.status(), 200);
+        let zero = Cluster::builder().limits(Limits { streams: 0, ..Limits::default() }).start().await.unwrap_err();
+        assert_eq!(zero.to_string(), "a limit of zero would shut everybody out");
+        cluster.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let limits = Limits { stall: std::time::Duration::from_millis(50), ..narrow() };
+        let cluster = Cluster::builder().nodes(0).limits(limits).start().await.unwrap();
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let refused = read_body(&cluster.process(), body, 100).await.unwrap_err();
+        assert_eq!(refused.code, 408);
+        cluster.shutdown().await;
+    }
 
     #[test]
     fn queries_and_paths_are_decoded_as_go_decodes_them() {

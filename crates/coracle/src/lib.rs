@@ -50,6 +50,7 @@ mod error;
 mod http;
 mod identity;
 mod images;
+mod limits;
 mod logs;
 mod member;
 mod memory_disk;
@@ -71,6 +72,7 @@ pub use cluster::{Cluster, ClusterMember, ClusterResult, MemberStatus, object_pa
 pub use data_directory::{delete_data, rotate_keys};
 pub use error::{Error, ErrorKind};
 pub use images::{ImageDirectory, ImageRecord};
+pub use limits::Limits;
 pub use recovery::{Recovered, recover};
 pub use tls::CertificateRequest;
 

@@ -28,6 +28,7 @@ use crate::builder::ClusterBuilder;
 use crate::clock::Clock;
 use crate::data_directory::DataDirectory;
 use crate::dialer::Turns;
+use crate::http::fair::FairQueue;
 use crate::identity::Identity;
 use crate::images::Images;
 use crate::logs::LogStore;
@@ -165,6 +166,7 @@ impl Member {
             peers: Arc::clone(&site.peers),
             nodes: Arc::clone(&site.nodes),
             turns: Turns::default(),
+            requests: FairQueue::new(site.settings.client_limits().clone()),
             images: Arc::clone(&site.images),
             logs: Arc::clone(&site.logs),
             metrics: Metrics::default(),

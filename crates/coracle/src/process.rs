@@ -19,6 +19,7 @@ use crate::backup::{BackupSource, Pieces};
 use crate::brain::{Message, Settled};
 use crate::clock::Clock;
 use crate::dialer::Turns;
+use crate::http::fair::FairQueue;
 use crate::images::Images;
 use crate::logs::LogStore;
 use crate::metrics::Metrics;
@@ -62,6 +63,8 @@ pub(crate) struct Process {
     pub(crate) peers: Arc<Peers>,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) turns: Turns,
+    /// What clients may take.
+    pub(crate) requests: Arc<FairQueue>,
     pub(crate) images: Arc<Images>,
     pub(crate) logs: Arc<LogStore>,
     pub(crate) metrics: Metrics,

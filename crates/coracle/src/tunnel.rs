@@ -12,6 +12,7 @@ use http::Response;
 use http::request::Parts;
 use serde_json::Value;
 
+use crate::http::fair::StreamPlace;
 use crate::logs::{Instance, LogQuery, LogStore};
 use crate::process::Process;
 
@@ -26,7 +27,7 @@ pub(crate) async fn respond(
     process: &Arc<Process>,
     tunnel: TunnelSpec,
     websocket: Option<WebSocketUpgrade>,
-    parts: &Parts,
+    (parts, place): (&Parts, Option<Arc<StreamPlace>>),
     body: Body,
 ) -> Result<Response<Body>, Status> {
     match tunnel {
@@ -34,7 +35,7 @@ pub(crate) async fn respond(
             log(process, &namespace, &name, &uid, &container, options)
         }
         TunnelSpec::PortForward { node, pod: (_, name, uid), ports } => {
-            let target = port_forward::Target { process: Arc::clone(process), node, name, uid };
+            let target = port_forward::Target { process: Arc::clone(process), node, name, uid, _place: place };
             port_forward::respond(target, ports, websocket, parts)
         }
         TunnelSpec::Proxy { namespace, resource, name, port, https, .. } => {

@@ -50,7 +50,7 @@ pub(super) async fn serve(
         ("/coracle/v1/images", &Method::GET) => Ok(json_response(&json!({ "images": process.images.list()? }))),
         ("/coracle/v1/images", &Method::PUT) => {
             let name = name(parts)?;
-            let bytes = read_body(body, IMAGE_BYTES_MAX).await?;
+            let bytes = read_body(process, body, IMAGE_BYTES_MAX).await?;
             let process = Arc::clone(process);
             let imported = tokio::task::spawn_blocking(move || process.images.import(&name, &bytes)).await;
             let record =
@@ -67,11 +67,11 @@ pub(super) async fn serve(
             Ok(json_response(&json!({})))
         }
         ("/coracle/v1/users", &Method::POST) => {
-            let body = read_body(body, USER_BYTES_MAX).await?;
+            let body = read_body(process, body, USER_BYTES_MAX).await?;
             Ok(json_response(&sign_user(process, &body)?))
         }
         ("/coracle/v1/snapshot", &Method::POST) => {
-            let body = read_body(body, USER_BYTES_MAX).await?;
+            let body = read_body(process, body, USER_BYTES_MAX).await?;
             snapshot(process, &user, &body).await
         }
         ("/coracle/v1/shutdown", &Method::POST) => {

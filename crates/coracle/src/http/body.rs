@@ -8,7 +8,7 @@ use bytes::Bytes;
 use coracle_apiserver::Listing;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version};
@@ -45,6 +45,15 @@ pub(crate) fn respond(response: coracle_api::Response, parts: &Parts) -> Respons
         return with_head(status, &headers, Some(length), streamed(cut(body.into_iter(), FRAME_BYTES)));
     }
     plain(coracle_api::Response { status, headers, body })
+}
+
+/// The same body, with something that is dropped when it ends.
+pub(crate) fn holding<T: Send + 'static>(body: Body, held: Option<T>) -> Body {
+    let Some(held) = held else { return body };
+    Body::from_stream(stream::unfold((body.into_data_stream(), held), |(mut pieces, held)| async move {
+        let piece = pieces.next().await?;
+        Some((piece, (pieces, held)))
+    }))
 }
 
 /// A large list, whose pieces are written when the connection takes them.

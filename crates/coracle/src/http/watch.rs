@@ -11,6 +11,7 @@ use futures_util::stream;
 use http::Response;
 use tokio::sync::watch::Receiver;
 
+use super::fair::StreamPlace;
 use crate::process::Process;
 
 struct State {
@@ -18,12 +19,19 @@ struct State {
     watcher: Box<Watcher>,
     views: Receiver<View>,
     closed: bool,
+    /// Given back when the stream ends.
+    _place: Option<Arc<StreamPlace>>,
 }
 
 /// The response; its headers go out before the first event.
-pub(super) fn respond(process: &Arc<Process>, watcher: Box<Watcher>) -> Response<Body> {
+pub(super) fn respond(
+    process: &Arc<Process>,
+    watcher: Box<Watcher>,
+    place: Option<Arc<StreamPlace>>,
+) -> Response<Body> {
     let fields = watcher.headers();
-    let state = State { process: Arc::clone(process), watcher, views: process.views.clone(), closed: false };
+    let state =
+        State { process: Arc::clone(process), watcher, views: process.views.clone(), closed: false, _place: place };
     let frames = stream::unfold(state, |mut state| async move {
         let frames = next(&mut state).await?;
         Some((Ok::<_, std::convert::Infallible>(frames), state))

@@ -25,6 +25,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::spdy::{self, Decoder, Encoder, Frame, ResetStatus};
 use crate::dialer;
+use crate::http::fair::StreamPlace;
 use crate::process::Process;
 
 const SPDY_IN_WEBSOCKET: &str = "SPDY/3.1+portforward.k8s.io";
@@ -49,6 +50,8 @@ pub(super) struct Target {
     pub(super) node: String,
     pub(super) name: String,
     pub(super) uid: Uid,
+    /// Given back when the tunnel ends.
+    pub(super) _place: Option<Arc<StreamPlace>>,
 }
 
 /// Pieces for the client, in the transport's own framing.
