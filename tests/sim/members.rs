@@ -1,7 +1,7 @@
 //! Several members: what they promise together, and what becomes of it when some of them are gone.
 
 use coracle_sim::Side::{All, One};
-use coracle_sim::{MemberId, Outcome, Role, TestCluster, Wants, Weather, Who};
+use coracle_sim::{Class, MemberId, Outcome, Role, TestCluster, Wants, Weather, Who};
 
 use crate::{ready_pods, secs};
 
@@ -107,7 +107,7 @@ fn a_member_that_was_away_for_long_catches_up_by_a_snapshot() {
     }
     c.restart(away);
     c.run_until_members_agree();
-    assert!(c.totals().snapshots > 0, "{}", c.totals());
+    assert!(c.totals().of(Class::Snapshots) > 0, "{}", c.totals());
     assert_eq!(c.read(away, "r4"), Some(1299));
 }
 
@@ -140,6 +140,18 @@ fn a_removed_member_is_out_and_the_rest_goes_on() {
     c.run_until(|c| c.statuses().iter().any(|status| status.membership.voters.len() == 2));
     c.run_until(|c| !c.running_members().contains(&gone));
     put(&mut c, "a", 1);
+}
+
+#[test]
+fn a_learner_that_is_removed_while_it_is_away_hears_of_it_when_it_is_back() {
+    let mut c = TestCluster::members(3).seed(7).build();
+    let gone = c.join(Wants::Worker);
+    c.advance(secs(10));
+    c.crash(gone);
+    c.want(gone, Wants::Removed);
+    c.run_until(|c| c.statuses().iter().all(|status| !status.membership.members().contains(&gone)));
+    c.restart(gone);
+    c.run_until_within(secs(30), |c| !c.running_members().contains(&gone));
 }
 
 #[test]
@@ -176,7 +188,7 @@ fn a_leader_whose_clock_jumps_gives_up_its_lead() {
     c.advance(secs(5));
     put(&mut c, "a", 1);
     c.run_until_members_agree();
-    assert!(c.totals().elections >= 2, "{}", c.totals());
+    assert!(c.totals().of(Class::Elections) >= 2, "{}", c.totals());
 }
 
 #[test]

@@ -1,17 +1,15 @@
-//! Faults of members and of the network between them, drawn from a seed: a phase in which nothing may go wrong, then one in which
-//! everything must come right.
+//! Faults of members, of nodes and of the network between them, drawn from a seed: a phase in which nothing may go wrong, then one
+//! in which everything must come right. What a run is, `coracle_sim::swarm` says.
 //!
 //! `CORACLE_SIM_SEED=7` runs that seed alone; `CORACLE_SIM_SEEDS=1000` runs so many.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use coracle_sim::{MemberId, Outcome, Rng, Side, TestCluster, Totals, Wants, Weather};
+use coracle_sim::{Totals, swarm};
 
 /// How many seeds are tried when nobody says.
-const SEEDS: u64 = 10;
-/// How many registers the clients write, and how many operations they make.
-const REGISTERS: u64 = 4;
-const OPERATIONS: u64 = 200;
+const SEEDS: u64 = 100;
 
 fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -19,115 +17,33 @@ fn seeds() -> Vec<u64> {
     number("CORACLE_SIM_SEED").map_or_else(|| all.collect(), |seed| vec![seed])
 }
 
-fn pick(rng: &mut Rng, members: &[MemberId]) -> MemberId {
-    members[rng.below(members.len() as u64) as usize]
-}
-
-fn millis(rng: &mut Rng, most: u64) -> Duration {
-    Duration::from_millis(rng.below(most))
-}
-
-/// A write that is not whole when the power goes.
-fn crash_while_it_writes(c: &mut TestCluster, member: MemberId) {
-    for _ in 0..300 {
-        if c.is_writing(member) {
-            break;
+/// Runs seeds on every core; each run is on one thread.
+fn run(seeds: &[u64]) -> Totals {
+    let (next, totals) = (AtomicU64::new(0), Mutex::new(Totals::default()));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(seeds.len()) {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let report = swarm::run(*seed);
+                    assert!(report.elapsed >= swarm::PHASE, "{report}");
+                    assert!(report.operations >= swarm::OPERATIONS && report.faults >= swarm::FAULTS, "{report}");
+                    let mut totals = totals.lock().expect("no run has failed");
+                    *totals = totals.plus(&report.totals);
+                }
+            });
         }
-        c.advance_events(1);
-    }
-    c.crash(member);
-}
-
-/// One fault, or the end of one.
-fn fault(c: &mut TestCluster, rng: &mut Rng) {
-    let (all, running) = (c.member_ids(), c.running_members());
-    let down: Vec<MemberId> = all.iter().copied().filter(|id| !running.contains(id)).collect();
-    match rng.below(12) {
-        0 if running.len() > 1 => c.crash(pick(rng, &running)),
-        1 if running.len() > 1 => crash_while_it_writes(c, pick(rng, &running)),
-        2 | 3 if !down.is_empty() => c.restart(pick(rng, &down)),
-        4 => c.cut(pick(rng, &all), Side::All),
-        5 => c.cut_one_way(pick(rng, &all), Side::All),
-        6 => c.cut(pick(rng, &all), Side::One(pick(rng, &all))),
-        7 | 8 => c.heal(),
-        9 if !running.is_empty() => {
-            let time = millis(rng, 4_000);
-            c.pause(pick(rng, &running), time);
-        }
-        10 => {
-            let ahead = millis(rng, 60_000);
-            c.set_clock(pick(rng, &all), ahead);
-        }
-        11 if !running.is_empty() => c.transfer_lead(pick(rng, &running)),
-        _ => {
-            let loss = rng.below(80);
-            let delay = Duration::from_millis(1 + rng.below(50));
-            c.weather(Weather { loss, duplicates: rng.below(80), delay });
-        }
-    }
-}
-
-fn run(seed: u64) -> Totals {
-    let mut rng = Rng::seeded(seed ^ 0x73_7761_726d);
-    let snapshot_after = if rng.below(2) == 0 { 16 << 10 } else { 64 << 20 };
-    let mut c = TestCluster::members(3).seed(seed).snapshot_after(snapshot_after).tail(rng.below(20)).build();
-    if rng.below(2) == 0 {
-        c.join(if rng.below(2) == 0 { Wants::Voter } else { Wants::Auto });
-    }
-    let mut next = 0;
-    for _ in 0..OPERATIONS {
-        let members = c.member_ids();
-        let register = format!("r{}", rng.below(REGISTERS));
-        let member = pick(&mut rng, &members);
-        if rng.below(2) == 0 {
-            next += 1;
-            c.via(member).put(&register, next);
-        } else {
-            c.via(member).read(&register);
-        }
-        // A fault comes in the middle of whatever is going on.
-        c.advance_events(rng.below(60));
-        if rng.below(8) == 0 {
-            fault(&mut c, &mut rng);
-        }
-        let pause = millis(&mut rng, 600);
-        c.advance(pause);
-    }
-    c.heal();
-    c.weather(Weather::default());
-    let running = c.running_members();
-    for member in c.member_ids() {
-        if !running.contains(&member) {
-            c.restart(member);
-        }
-    }
-    c.advance(Duration::from_secs(15));
-    c.run_until_members_agree();
-    let last = c.put("last", seed);
-    assert!(matches!(last, Outcome::Acknowledged(_)), "a healed cluster takes no write: {last:?}");
-    for member in c.member_ids() {
-        assert_eq!(c.read(member, "last"), Some(seed));
-        for register in 0..REGISTERS {
-            c.read(member, &format!("r{register}"));
-        }
-    }
-    assert!(c.history().records().iter().all(|record| record.outcome != Outcome::Pending), "a request has no end");
-    c.history().check_linearizable();
-    c.totals()
+    });
+    totals.into_inner().expect("no run has failed")
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "what a run met is to be seen")]
+#[expect(clippy::print_stdout, reason = "what the runs met is to be seen")]
 fn members_that_die_stall_and_lose_each_other_stay_one_cluster() {
-    let mut totals = Totals::default();
     let seeds = seeds();
-    for seed in &seeds {
-        totals = totals.plus(&run(*seed));
-    }
+    let totals = run(&seeds);
     println!("{} seeds: {totals}", seeds.len());
-    if seeds.len() >= SEEDS as usize {
-        for (class, number) in totals.classes() {
-            assert!(number > 0, "no run had any {class}: {totals}");
-        }
+    if seeds.len() as u64 >= SEEDS {
+        assert!(totals.missing().is_empty(), "no run had any {:?}: {totals}", totals.missing());
     }
 }

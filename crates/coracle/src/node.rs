@@ -241,6 +241,7 @@ impl NodeLoop {
         let seat = Seat { adopted, agent, carrier: runtime, keeper, recorder: EventRecorder::default(), events };
         self.seats.insert(name.clone(), seat);
         self.step(&name, Input::Tick);
+        self.step(&name, Input::Listing);
         let view = self.process.view();
         for event in self.feed.add(&view, &name) {
             self.tell(&name, event);
@@ -256,13 +257,15 @@ impl NodeLoop {
         let view = self.process.view();
         self.adopt(&view);
         let (news, anew) = self.feed.poll(&view);
+        let relisted: Vec<String> = if anew { self.seats.keys().cloned().collect() } else { Vec::new() };
+        for node in &relisted {
+            self.step(node, Input::Listing);
+        }
         for (node, event) in news {
             self.tell(&node, event);
         }
-        if anew {
-            for node in self.seats.keys().cloned().collect::<Vec<_>>() {
-                self.step(&node, Input::Synced);
-            }
+        for node in &relisted {
+            self.step(node, Input::Synced);
         }
     }
 

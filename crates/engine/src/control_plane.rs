@@ -4,6 +4,7 @@ mod propose;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_api::registry::Registry;
@@ -26,6 +27,8 @@ use propose::{Batch, Pending};
 const BOOT: u64 = 0xb007;
 /// The read by which a member learns that its view has everything that was acknowledged before it was started.
 const OWN_READ: raft::ReadId = raft::ReadId(u64::MAX);
+/// How long a learner hears of nobody before it asks whether it still belongs to the group, and how often it asks.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How large the log behind the last snapshot becomes: a start reads no more than that, and a snapshot is not made for little.
 pub const SNAPSHOT_AFTER_BYTES: usize = 64 << 20;
 
@@ -87,6 +90,8 @@ pub struct ControlPlane {
     /// Whether the view has everything that was acknowledged before this start, and whether that is being asked for.
     current: bool,
     asking: bool,
+    /// When another member was last heard of, or asked whether this one still belongs to the group.
+    heard: Instant,
     /// Whether this member was in the group when that was last looked at.
     belonged: bool,
     /// The state that another member sent, while the step that installs it is made.
@@ -138,6 +143,7 @@ impl ControlPlane {
             next_look: Instant::ZERO,
             current: false,
             asking: false,
+            heard: now.mono,
             belonged,
             coming: None,
             last_time,
@@ -210,6 +216,7 @@ impl ControlPlane {
         self.propose(now, &mut out);
         self.lead(now, &mut out);
         self.look(now, &mut out);
+        self.ask_around(now, &mut out);
         self.snapshot(&mut out);
         out
     }
@@ -258,15 +265,15 @@ impl ControlPlane {
 
     /// A message of another member.
     fn hear(&mut self, now: Now, from: raft::MemberId, message: PeerMessage, out: &mut Vec<Output>) {
+        self.heard = now.mono;
+        if self.membership().place(from) == raft::Place::Outside
+            && MemberRecord::find(&self.view, from).is_some_and(|record| record.wants == Wants::Removed)
+            && message != PeerMessage::Removed
+        {
+            return out.push(Output::Send { to: from, message: PeerMessage::Removed, after: None });
+        }
         match message {
-            PeerMessage::Raft(message) => {
-                if self.membership().place(from) == raft::Place::Outside
-                    && MemberRecord::find(&self.view, from).is_some_and(|record| record.wants == Wants::Removed)
-                {
-                    return out.push(Output::Send { to: from, message: PeerMessage::Removed, after: None });
-                }
-                self.step_raft(now, raft::Input::Message(from, message), out);
-            }
+            PeerMessage::Raft(message) => self.step_raft(now, raft::Input::Message(from, message), out),
             PeerMessage::Forward { term, boot, transactions } => {
                 self.forwarded(now, (from, boot), term, transactions, out);
             }
@@ -438,6 +445,21 @@ impl ControlPlane {
     /// Whether there is a list of members that the group is to follow.
     fn has_list(&self) -> bool {
         self.view.last_change(&MEMBERS) > Revision(0)
+    }
+
+    /// Asks the voters, when nobody is heard of, whether this member still belongs to the group. Who has a vote stands for election and
+    /// learns it so; a learner that was removed while it was away would never be spoken to again.
+    fn ask_around(&mut self, now: Now, out: &mut Vec<Output>) {
+        if now.mono.saturating_since(self.heard) < SILENCE_MAX
+            || self.membership().place(self.options.raft.id) != raft::Place::Learner
+        {
+            return;
+        }
+        self.heard = now.mono;
+        for to in self.membership().voters.clone() {
+            let message = PeerMessage::Heartbeat { nodes: Vec::new() };
+            out.push(Output::Send { to, message, after: None });
+        }
     }
 
     /// Brings the group to what the list of members asks for, a step at a time.

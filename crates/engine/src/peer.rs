@@ -49,7 +49,7 @@ pub enum PeerMessage {
         /// Their numbers.
         numbers: Vec<u64>,
     },
-    /// To the leader: the agents of these nodes are alive.
+    /// To the leader: the agents of these nodes are alive. Without any, to voters: am I still one of you?
     Heartbeat {
         /// The nodes' names.
         nodes: Vec<String>,

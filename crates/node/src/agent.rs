@@ -123,6 +123,7 @@ impl NodeAgent {
         let mut context = Context { now, shared: &mut self.shared, out };
         match input {
             Input::Watch { resource, event } => self.watch(now, &resource, event, out),
+            Input::Listing => self.pods.listing(),
             Input::Synced => self.pods.synced(&mut context),
             Input::Runtime(RuntimeEvent::Stats(usage)) => self.usage = usage,
             Input::Runtime(event) => {

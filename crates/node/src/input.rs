@@ -21,8 +21,11 @@ pub enum Input {
         /// The change.
         event: WatchEvent,
     },
-    /// Everything that the API server has was told (with [`Input::Watch`]) since the agent was made.
-    /// Pods of the checkpoint that were not among it are gone, and are cleaned up before the node reports Ready.
+    /// From here to [`Input::Synced`] comes everything that the API server has (with [`Input::Watch`]), because changes may have been
+    /// missed. It must not be older than what was told before. An agent that was just made takes it for given.
+    Listing,
+    /// This was everything. Pods that were not among it are gone: those of the checkpoint are cleaned up before the node reports
+    /// Ready.
     Synced,
     /// Something happened in the runtime.
     Runtime(RuntimeEvent),

@@ -11,13 +11,13 @@ use coracle_node::{Capacity, NodeConfig};
 use coracle_raft::{Config, MemberId};
 #[cfg(feature = "wasm")]
 use coracle_runtime_wasm::simulated::SimulatedImages;
-use coracle_store::View;
+use coracle_store::{StoreOptions, View};
 use expect_test::Expect;
 use serde_json::{Value, json};
 
-use crate::history::{History, Outcome, Ticket};
-use crate::world::{Flow, Origin, World};
-use crate::{Manifest, Script, manifest, render};
+use crate::history::{Access, History, Outcome, Ticket};
+use crate::world::{Flow, Origin, Settings, World};
+use crate::{Class, Manifest, Script, disk, manifest, render, trace};
 
 /// Events after which a run that was to end is not going to.
 const STEPS_MAX: u64 = 20_000_000;
@@ -45,13 +45,11 @@ pub enum Propagation {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
-    members: usize,
+    settings: Settings,
     nodes: usize,
     fake_nodes: usize,
-    seed: u64,
-    snapshot_after: usize,
-    tail: u64,
     scripts: Vec<(String, Script)>,
+    replay: Option<String>,
     #[cfg(feature = "wasm")]
     wasm: bool,
 }
@@ -71,7 +69,7 @@ impl Builder {
 
     /// What everything is drawn from: equal seeds give equal runs.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.settings.seed = seed;
         self
     }
 
@@ -91,20 +89,50 @@ impl Builder {
 
     /// A snapshot is made whenever the log has grown by so many bytes.
     pub fn snapshot_after(mut self, bytes: usize) -> Self {
-        self.snapshot_after = bytes;
+        self.settings.snapshot_after = bytes;
         self
     }
 
     /// So many entries stay in the log behind a snapshot.
     pub fn tail(mut self, entries: u64) -> Self {
-        self.tail = entries;
+        self.settings.tail = entries;
+        self
+    }
+
+    /// How long the members keep what watchers are told: below it a watch is 410.
+    pub fn window(mut self, window: Duration) -> Self {
+        self.settings.store.window = window;
+        self
+    }
+
+    /// The shortest and longest write of a member's disk.
+    ///
+    /// # Panics
+    ///
+    /// When the shortest is longer.
+    #[track_caller]
+    pub fn disk(mut self, least: Duration, most: Duration) -> Self {
+        assert!(least <= most, "{least:?} is longer than {most:?}");
+        self.settings.disk = (least, most);
+        self
+    }
+
+    /// How many of the last events are printed when the run fails.
+    pub fn trace_lines(mut self, lines: usize) -> Self {
+        self.settings.trace_lines = lines;
+        self
+    }
+
+    /// The command that shows a failure again, where it is not a test by itself.
+    pub fn replay(mut self, command: String) -> Self {
+        self.replay = Some(command);
         self
     }
 
     /// The cluster, with its nodes Ready.
     #[track_caller]
     pub fn build(self) -> TestCluster {
-        let mut cluster = TestCluster { world: World::new(self.seed, self.members, (self.snapshot_after, self.tail)) };
+        let mut cluster = TestCluster { world: World::new(self.settings), replay: self.replay };
         for (image, script) in self.scripts {
             cluster.world.script(&image, script);
         }
@@ -138,12 +166,13 @@ impl Builder {
 /// A cluster under virtual time. When a test fails, its seed and the command that replays it are printed.
 pub struct TestCluster {
     pub(crate) world: World,
+    replay: Option<String>,
 }
 
 impl fmt::Debug for TestCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestCluster")
-            .field("seed", &self.world.seed)
+            .field("seed", &self.world.seed())
             .field("now", &self.world.now)
             .field("steps", &self.world.steps)
             .finish_non_exhaustive()
@@ -159,14 +188,21 @@ impl TestCluster {
     #[track_caller]
     pub fn members(members: usize) -> Builder {
         assert!(members > 0, "a cluster has members");
-        Builder {
-            members,
-            nodes: 0,
-            fake_nodes: 0,
+        let settings = Settings {
             seed: 1,
+            members,
             snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
             tail: Config::single(MemberId(1)).tail,
+            store: StoreOptions::default(),
+            disk: disk::LATENCY,
+            trace_lines: trace::LINES,
+        };
+        Builder {
+            settings,
+            nodes: 0,
+            fake_nodes: 0,
             scripts: Vec::new(),
+            replay: None,
             #[cfg(feature = "wasm")]
             wasm: false,
         }
@@ -200,12 +236,18 @@ impl TestCluster {
     /// Lets time pass, and what it brings about come to its end.
     #[track_caller]
     pub fn advance(&mut self, duration: Duration) {
+        self.run_for(duration);
+        self.settle();
+    }
+
+    /// Lets time pass, and stops in the middle of whatever is going on.
+    #[track_caller]
+    pub fn run_for(&mut self, duration: Duration) {
         let (start, until) = (self.world.steps, self.world.now.mono + duration);
         while self.world.step(until) {
             assert!(self.world.steps - start < STEPS_MAX, "more events than time can bring");
         }
         self.world.pass_to(until);
-        self.settle();
     }
 
     /// Lets so many events happen, and stops in the middle of whatever is going on.
@@ -222,10 +264,20 @@ impl TestCluster {
     ///
     /// When it does not hold within a day, or nothing is left to happen.
     #[track_caller]
-    pub fn run_until(&mut self, mut reached: impl FnMut(&Self) -> bool) {
-        let (start, until) = (self.world.steps, self.world.now.mono + RUN_MAX);
+    pub fn run_until(&mut self, reached: impl FnMut(&Self) -> bool) {
+        self.run_until_within(RUN_MAX, reached);
+    }
+
+    /// The same within a time.
+    ///
+    /// # Panics
+    ///
+    /// When it does not hold within the time, or nothing is left to happen.
+    #[track_caller]
+    pub fn run_until_within(&mut self, most: Duration, mut reached: impl FnMut(&Self) -> bool) {
+        let (start, until) = (self.world.steps, self.world.now.mono + most);
         while !reached(self) {
-            assert!(self.world.step(until), "nothing is left to happen within a day");
+            assert!(self.world.step(until), "nothing is left to happen within {most:?}");
             assert!(self.world.steps - start < STEPS_MAX, "it does not come to that");
         }
     }
@@ -304,6 +356,21 @@ impl TestCluster {
         }
     }
 
+    /// The same through a member, without waiting: whether it is answered or refused is in [`Self::history`].
+    #[track_caller]
+    pub fn apply_via(&mut self, member: MemberId, lines: &str) -> Vec<Ticket> {
+        let m = self.world.place(member);
+        let requests = manifest::requests(lines, |key| self.view().object(key).is_some());
+        requests.into_iter().map(|request| self.submit_to(m, request, None)).collect()
+    }
+
+    /// Deletes an object through a member, without waiting.
+    #[track_caller]
+    pub fn delete_via(&mut self, member: MemberId, object: &str, propagation: Propagation) -> Ticket {
+        let m = self.world.place(member);
+        self.submit_to(m, deletion(object, propagation), None)
+    }
+
     /// Makes a request, and runs until it is answered. Without a user it is the administrator's.
     ///
     /// # Panics
@@ -330,7 +397,7 @@ impl TestCluster {
         &mut self,
         member: usize,
         mut request: Request,
-        register: Option<(String, Option<u64>)>,
+        register: Option<(String, Access)>,
     ) -> Ticket {
         if request.user == UserInfo::default() {
             request.user = UserInfo::admin("admin");
@@ -351,14 +418,38 @@ impl TestCluster {
     /// When the API server refuses.
     #[track_caller]
     pub fn delete(&mut self, object: &str, propagation: Propagation) {
-        let (resource, key) = find(object);
-        let options =
-            json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": format!("{propagation:?}")});
-        let request = Request::new(Method::Delete, manifest::path(&resource, &key), UserInfo::default()).json(options);
-        let response = self.request(request);
+        let response = self.request(deletion(object, propagation));
         if let Some(status) = response.failure() {
             panic!("{object}: {}", status.message);
         }
+    }
+
+    /// A client follows a resource from now on, in one namespace or in all: a list, then watches one after the other, each through
+    /// any member. It must hear of every change once.
+    #[track_caller]
+    pub fn follow(&mut self, resource: &str, namespace: Option<&str>) {
+        let resource = manifest::resource(resource);
+        let everywhere = Resource { namespaced: resource.namespaced && namespace.is_some(), ..resource.clone() };
+        let key = ObjectKey::new(resource.group_resource.clone(), namespace.unwrap_or_default(), "");
+        self.world.follow(&resource, manifest::path(&everywhere, &key), namespace.map(ToOwned::to_owned));
+    }
+
+    /// Lets time pass until who follows something has heard of everything that has happened up to now.
+    ///
+    /// # Panics
+    ///
+    /// When that takes more than a minute.
+    #[track_caller]
+    pub fn run_until_told(&mut self) {
+        let changes: Vec<usize> = self.world.followers.iter().map(|follower| follower.topic.len()).collect();
+        for _ in 0..120 {
+            let mut all = self.world.followers.iter().zip(&changes);
+            if all.all(|(follower, changes)| follower.place.has_heard(*changes)) {
+                return;
+            }
+            self.run_for(Duration::from_millis(500));
+        }
+        panic!("a watch does not tell of everything");
     }
 
     /// Every request of the test.
@@ -400,6 +491,7 @@ impl TestCluster {
     /// The node loses its power: agent, containers, and what its disk had not written.
     #[track_caller]
     pub fn kill_node(&mut self, node: &str) {
+        self.world.totals.add(Class::NodeFaults, 1);
         self.world.kill_node(node);
     }
 
@@ -412,6 +504,7 @@ impl TestCluster {
     /// The agent alone is started again while its containers go on.
     #[track_caller]
     pub fn restart_agent(&mut self, node: &str) {
+        self.world.totals.add(Class::NodeFaults, 1);
         self.world.stop_agent(node);
         self.world.start_agent(node);
     }
@@ -419,6 +512,7 @@ impl TestCluster {
     /// The node and the API server do not hear each other any more; the node goes on.
     #[track_caller]
     pub fn cut_node(&mut self, node: &str) {
+        self.world.totals.add(Class::NodeFaults, 1);
         self.world.cut_node(node);
     }
 
@@ -439,6 +533,11 @@ impl TestCluster {
         self.world.seat(node).running()
     }
 
+    /// A line for each container that runs anywhere: its node, its pod's name and uid, its instance.
+    pub fn show_containers(&self) -> String {
+        self.world.timelines.running().fold(String::new(), |text, line| text + &line + "\n")
+    }
+
     /// Says how containers of an image behave from now on.
     pub fn script(&mut self, image: &str, script: Script) {
         self.world.script(image, script);
@@ -446,7 +545,7 @@ impl TestCluster {
 
     /// A generator for the faults and the load of a test, drawn from the seed and apart from the world's own.
     pub fn rng(&self) -> Rng {
-        Rng::seeded(self.world.seed ^ 0x5eed_0f7e_5700)
+        Rng::seeded(self.world.seed() ^ 0x5eed_0f7e_5700)
     }
 
     // What tests look at.
@@ -490,6 +589,14 @@ impl TestCluster {
     }
 }
 
+/// The request that deletes an object.
+#[track_caller]
+fn deletion(object: &str, propagation: Propagation) -> Request {
+    let (resource, key) = find(object);
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": format!("{propagation:?}")});
+    Request::new(Method::Delete, manifest::path(&resource, &key), UserInfo::default()).json(options)
+}
+
 /// The resource and key of `pod/web` or `shop/pod/web`.
 #[track_caller]
 fn find(object: &str) -> (Resource, ObjectKey) {
@@ -516,10 +623,13 @@ impl Drop for TestCluster {
         if !std::thread::panicking() {
             return;
         }
-        let seed = self.world.seed;
+        let seed = self.world.seed();
         let current = std::thread::current();
         let test = current.name().unwrap_or_default();
         eprintln!("the last events:\n{}", self.world.trace.tail());
+        if let Some(command) = &self.replay {
+            return eprintln!("seed {seed}; replay with:\n{command}");
+        }
         eprintln!("seed {seed}; replay with:");
         eprintln!("CORACLE_SIM_SEED={seed} cargo test -p coracle-tests --test sim -- --exact {test}");
     }

@@ -8,12 +8,15 @@ use coracle_base::{Instant, Rng};
 use coracle_raft::{LogEntry, PersistId, Restored, WalBatch};
 use coracle_store::{Store, StoreOptions};
 
-/// The shortest and longest write, in microseconds: a good solid state disk's, and a bad one's.
-const LATENCY_MICROS: (u64, u64) = (100, 4_000);
+/// The shortest and longest write: a good solid state disk's, and a bad one's.
+pub(crate) const LATENCY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(4));
 
 /// One member's log and snapshots.
-#[derive(Default)]
 pub(crate) struct Disk {
+    /// The shortest and longest write.
+    latency: (Duration, Duration),
+    /// How many times as long it takes, and until when.
+    slow: (u32, Instant),
     log: Option<Restored>,
     /// The snapshots that are complete, by index: the newest and the one before.
     snapshots: Vec<(u64, Vec<u8>)>,
@@ -38,10 +41,27 @@ impl fmt::Debug for Disk {
 }
 
 impl Disk {
+    /// An empty disk whose writes take between these.
+    pub(crate) fn new(latency: (Duration, Duration)) -> Self {
+        let slow = (1, Instant::ZERO);
+        Self { latency, slow, log: None, snapshots: Vec::new(), pending: VecDeque::new(), busy_until: Instant::ZERO }
+    }
+
+    /// Everything takes so many times as long until then.
+    pub(crate) fn slow_down(&mut self, factor: u32, until: Instant) {
+        self.slow = (factor, until);
+    }
+
+    /// How long a write takes this time.
+    pub(crate) fn latency(&self, now: Instant, rng: &mut Rng) -> Duration {
+        let (factor, until) = self.slow;
+        latency(self.latency, rng) * if now < until { factor } else { 1 }
+    }
+
     /// Takes a batch; returns when it is durable. Batches become durable in order.
     pub(crate) fn write(&mut self, id: PersistId, batch: WalBatch, now: Instant, rng: &mut Rng) -> Instant {
         self.pending.push_back((id, batch));
-        self.busy_until = self.busy_until.max(now) + latency(rng);
+        self.busy_until = self.busy_until.max(now) + self.latency(now, rng);
         self.busy_until
     }
 
@@ -76,8 +96,8 @@ impl Disk {
         self.snapshots.iter().find(|(kept, _)| *kept == index).map(|(_, bytes)| bytes.clone())
     }
 
-    /// The power goes: of what was on its way some is written, never a part of a batch and never one before another. Returns how many
-    /// batches are lost.
+    /// The power goes: of what was on its way some is written, in order. The batch that was being written then is torn, and a log
+    /// takes it for not there; those behind it are lost. Returns how many are gone, the torn one among them.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> u64 {
         let survivors = rng.below(self.pending.len() as u64 + 1);
         for _ in 0..survivors {
@@ -107,10 +127,9 @@ impl Disk {
     }
 }
 
-/// How long a write takes this time.
-pub(crate) fn latency(rng: &mut Rng) -> Duration {
-    let (least, most) = LATENCY_MICROS;
-    Duration::from_micros(least + rng.below(most - least))
+/// A time between these.
+pub(crate) fn latency((least, most): (Duration, Duration), rng: &mut Rng) -> Duration {
+    least + Duration::from_micros(rng.below(most.saturating_sub(least).as_micros() as u64))
 }
 
 #[cfg(test)]
@@ -133,7 +152,7 @@ mod tests {
     fn a_crash_loses_only_what_was_not_written_and_keeps_the_order() {
         let mut lost = 0;
         for seed in 0..50 {
-            let (mut disk, mut rng) = (Disk::default(), Rng::seeded(seed));
+            let (mut disk, mut rng) = (Disk::new(LATENCY), Rng::seeded(seed));
             for index in 1..=4 {
                 disk.write(PersistId(index), batch(index), Instant::ZERO, &mut rng);
             }
@@ -150,7 +169,7 @@ mod tests {
 
     #[test]
     fn entries_that_come_again_replace_what_was_there() {
-        let mut disk = Disk::default();
+        let mut disk = Disk::new(LATENCY);
         for index in [1, 2, 3, 2] {
             disk.commit(batch(index));
         }

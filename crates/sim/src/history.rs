@@ -41,18 +41,32 @@ pub struct Record {
     /// When it ended.
     pub ended: Option<Instant>,
     /// What it did to a register, if it was about one.
-    pub(crate) register: Option<(String, Option<u64>)>,
+    pub(crate) register: Option<(String, Access)>,
+}
+
+/// What a request does to a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Put(u64),
+    Delete,
+    Read,
 }
 
 impl Record {
     /// What it means for its register; nothing where it certainly did nothing.
     fn operation(&self) -> Option<Operation> {
-        let (_, written) = self.register.as_ref()?;
+        let (_, access) = self.register.as_ref()?;
+        let written = match access {
+            Access::Put(value) => Some(Some(*value)),
+            Access::Delete => Some(None),
+            Access::Read => None,
+        };
         let (answered, action) = match (&self.outcome, written) {
-            (Outcome::Acknowledged(_), Some(value)) => (self.ended, Action::Write(*value)),
-            (Outcome::Pending | Outcome::Unknown, Some(value)) => (None, Action::Write(*value)),
+            (Outcome::Acknowledged(_), Some(value)) => (self.ended, Action::Write(value)),
+            (Outcome::Pending | Outcome::Unknown, Some(value)) => (None, Action::Write(value)),
             (Outcome::Acknowledged(response), None) => (self.ended, Action::Read(value_of(response))),
-            (Outcome::Refused(status), None) if status.code == 404 => (self.ended, Action::Read(None)),
+            // Who finds nothing to delete has read that there is nothing.
+            (Outcome::Refused(status), _) if status.code == 404 => (self.ended, Action::Read(None)),
             _ => return None,
         };
         Some(Operation { called: self.at, answered, action })
@@ -110,7 +124,7 @@ impl History {
         at: Instant,
         method: Method,
         path: &str,
-        register: Option<(String, Option<u64>)>,
+        register: Option<(String, Access)>,
     ) -> Ticket {
         let ticket = Ticket(self.records.len() as u64);
         let path = path.to_owned();

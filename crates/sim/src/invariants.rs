@@ -6,6 +6,8 @@ mod one_instance;
 mod owners_exist;
 mod replica_bounds;
 mod revisions_rise;
+mod rollout_bounds;
+pub(crate) mod watches;
 
 use coracle_api::Revision;
 use coracle_base::Instant;
@@ -37,12 +39,18 @@ pub(crate) type Checked = Result<(), Broken>;
 pub(crate) struct Invariants {
     replica_bounds: replica_bounds::ReplicaBounds,
     one_instance: one_instance::OneInstance,
+    /// Nothing fails: Deployments keep their bounds.
+    pub(crate) peace: bool,
 }
 
 impl Invariants {
     /// The state changed.
     pub(crate) fn changed(&mut self, at: Instant, before: Revision, view: &View, changes: &[Change]) -> Checked {
         revisions_rise::check(before, view, changes)?;
+        one_instance::changed(changes)?;
+        if self.peace {
+            rollout_bounds::check(view, changes)?;
+        }
         self.replica_bounds.changed(at, view, changes)
     }
 

@@ -14,7 +14,9 @@ mod manifest;
 mod members;
 mod network;
 mod render;
+pub mod swarm;
 mod timeline;
+mod totals;
 mod trace;
 mod world;
 
@@ -27,5 +29,6 @@ pub use history::{History, Outcome, Record, Ticket};
 pub use manifest::Manifest;
 #[cfg(feature = "wasm")]
 pub use manifest::pod;
-pub use members::{Side, Totals, Via, Who};
+pub use members::{Side, Via, Who};
 pub use network::Weather;
+pub use totals::{Class, Totals};

@@ -15,7 +15,8 @@ const STATES_MAX: usize = 1_000_000;
 /// What a client did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    Write(u64),
+    /// What it left there; nothing: it deleted the register.
+    Write(Option<u64>),
     /// What it read; nothing: the register is not there.
     Read(Option<u64>),
 }
@@ -29,10 +30,11 @@ pub(crate) struct Operation {
     pub(crate) action: Action,
 }
 
-/// Whether there is an order. An operation that is not known to have happened must be a write, and no value is written twice.
+/// Whether there is an order. An operation that is not known to have happened must be a write, and no value but nothing is written
+/// twice.
 pub(crate) fn is_linearizable(operations: &[Operation]) -> bool {
     // A write without an answer that nobody read might as well not have happened.
-    let read = |value: u64| operations.iter().any(|operation| operation.action == Action::Read(Some(value)));
+    let read = |value| operations.iter().any(|operation| operation.action == Action::Read(value));
     let counts = |operation: &&Operation| match operation.action {
         Action::Write(value) => operation.answered.is_some() || read(value),
         Action::Read(_) => true,
@@ -66,7 +68,7 @@ fn next(operations: &[&Operation], done: u128, value: Option<u64>, stack: &mut V
     }
     for (index, operation) in candidates.by_ref() {
         if let Action::Write(written) = operation.action {
-            stack.push((done | (1 << index), Some(written)));
+            stack.push((done | (1 << index), written));
         }
     }
 }
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_read_sees_the_write_before_it() {
-        let write = done(0, 1, Action::Write(1));
+        let write = done(0, 1, Action::Write(Some(1)));
         assert!(is_linearizable(&[write.clone(), done(2, 3, Action::Read(Some(1)))]));
         assert!(!is_linearizable(&[write.clone(), done(2, 3, Action::Read(None))]), "it is stale");
         assert!(!is_linearizable(&[write, done(2, 3, Action::Read(Some(2)))]), "nobody wrote it");
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_happens_at_once_may_have_any_order_but_one_order() {
-        let writes = [done(0, 10, Action::Write(1)), done(0, 10, Action::Write(2))];
+        let writes = [done(0, 10, Action::Write(Some(1))), done(0, 10, Action::Write(Some(2)))];
         let read = |from, value| done(from, from + 1, Action::Read(Some(value)));
         let with = |reads: [Operation; 2]| [writes.to_vec(), reads.to_vec()].concat();
         assert!(is_linearizable(&with([read(2, 1), read(4, 2)])));
@@ -105,11 +107,21 @@ mod tests {
 
     #[test]
     fn a_write_without_an_answer_happens_late_or_never_and_not_twice() {
-        let lost = Operation { called: at(0), answered: None, action: Action::Write(1) };
-        let write = done(1, 2, Action::Write(2));
+        let lost = Operation { called: at(0), answered: None, action: Action::Write(Some(1)) };
+        let write = done(1, 2, Action::Write(Some(2)));
         let read = |from, value| done(from, from + 1, Action::Read(Some(value)));
         assert!(is_linearizable(&[lost.clone(), write.clone(), read(3, 2)]));
         assert!(is_linearizable(&[lost.clone(), write.clone(), read(3, 2), read(5, 1)]));
         assert!(!is_linearizable(&[lost, write, read(3, 1), read(5, 2)]));
+    }
+
+    #[test]
+    fn a_register_is_gone_after_a_deletion_and_not_before() {
+        let history = |value| {
+            let deletion = done(2, 3, Action::Write(None));
+            [done(0, 1, Action::Write(Some(1))), deletion, done(4, 5, Action::Read(value))]
+        };
+        assert!(is_linearizable(&history(None)));
+        assert!(!is_linearizable(&history(Some(1))), "it came back");
     }
 }

@@ -1,6 +1,5 @@
 //! What a scenario says about members: who they are, what happens to them and between them, and registers to try them with.
 
-use std::fmt;
 use std::ops::Sub;
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use coracle_engine::{Input, MemberRecord, ProposalId, Wants};
 use coracle_raft::{MemberId, Role, Status};
 use serde_json::json;
 
-use crate::history::{Outcome, Ticket, value_of};
-use crate::{TestCluster, Weather};
+use crate::history::{Access, Outcome, Ticket, value_of};
+use crate::{Class, TestCluster, Totals, Weather};
 
 /// Which member is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,81 +50,6 @@ impl Sub<MemberId> for Side {
     }
 }
 
-/// How often what happened in a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Operations on registers that were acknowledged.
-    pub acknowledged: u64,
-    /// Operations on registers whose outcome is not known.
-    pub unknown: u64,
-    /// Terms that had a leader.
-    pub elections: u64,
-    /// Processes killed.
-    pub crashes: u64,
-    /// Batches that a crash took from a disk.
-    pub torn: u64,
-    /// Partitions made.
-    pub partitions: u64,
-    /// Messages between members that were lost.
-    pub lost: u64,
-    /// Messages between members that came twice.
-    pub doubled: u64,
-    /// States of other members installed.
-    pub snapshots: u64,
-    /// Changes of the group that members applied.
-    pub memberships: u64,
-    /// Clocks set.
-    pub jumps: u64,
-    /// Processes that stood still for a while.
-    pub pauses: u64,
-}
-
-impl Totals {
-    /// Each class with its name.
-    pub fn classes(&self) -> [(&'static str, u64); 12] {
-        [
-            ("acknowledged", self.acknowledged),
-            ("unknown", self.unknown),
-            ("elections", self.elections),
-            ("crashes", self.crashes),
-            ("torn writes", self.torn),
-            ("partitions", self.partitions),
-            ("lost messages", self.lost),
-            ("doubled messages", self.doubled),
-            ("snapshots installed", self.snapshots),
-            ("membership changes", self.memberships),
-            ("clock jumps", self.jumps),
-            ("pauses", self.pauses),
-        ]
-    }
-
-    /// Both together.
-    #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        Self {
-            acknowledged: self.acknowledged + other.acknowledged,
-            unknown: self.unknown + other.unknown,
-            elections: self.elections + other.elections,
-            crashes: self.crashes + other.crashes,
-            torn: self.torn + other.torn,
-            partitions: self.partitions + other.partitions,
-            lost: self.lost + other.lost,
-            doubled: self.doubled + other.doubled,
-            snapshots: self.snapshots + other.snapshots,
-            memberships: self.memberships + other.memberships,
-            jumps: self.jumps + other.jumps,
-            pauses: self.pauses + other.pauses,
-        }
-    }
-}
-
-impl fmt::Display for Totals {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<String> = self.classes().iter().map(|(name, number)| format!("{number} {name}")).collect();
-        f.write_str(&texts.join(", "))
-    }
-}
-
 /// A client of one member. When that is down it goes to another.
 #[derive(Debug)]
 pub struct Via<'a> {
@@ -136,25 +60,34 @@ pub struct Via<'a> {
 impl Via<'_> {
     /// Writes a register, and does not wait.
     pub fn put(self, register: &str, value: u64) -> Ticket {
-        let path = format!("/api/v1/namespaces/default/configmaps/{register}");
         let object = json!({
             "kind": "ConfigMap", "apiVersion": "v1",
             "metadata": {"name": register, "namespace": "default"}, "data": {"value": value.to_string()},
         });
-        let request = Request::new(Method::Patch, path, UserInfo::admin("client"))
+        let request = Request::new(Method::Patch, path(register), UserInfo::admin("client"))
             .query("fieldManager", "client")
             .query("force", "true")
             .content_type("application/apply-patch+yaml")
             .json(object);
-        self.cluster.submit_to(self.member, request, Some((register.to_owned(), Some(value))))
+        self.cluster.submit_to(self.member, request, Some((register.to_owned(), Access::Put(value))))
     }
 
     /// Reads a register, and does not wait.
     pub fn read(self, register: &str) -> Ticket {
-        let path = format!("/api/v1/namespaces/default/configmaps/{register}");
-        let request = Request::new(Method::Get, path, UserInfo::admin("client"));
-        self.cluster.submit_to(self.member, request, Some((register.to_owned(), None)))
+        let request = Request::new(Method::Get, path(register), UserInfo::admin("client"));
+        self.cluster.submit_to(self.member, request, Some((register.to_owned(), Access::Read)))
     }
+
+    /// Deletes a register, and does not wait.
+    pub fn delete(self, register: &str) -> Ticket {
+        let request = Request::new(Method::Delete, path(register), UserInfo::admin("client"));
+        self.cluster.submit_to(self.member, request, Some((register.to_owned(), Access::Delete)))
+    }
+}
+
+/// A register is a ConfigMap.
+fn path(register: &str) -> String {
+    format!("/api/v1/namespaces/default/configmaps/{register}")
 }
 
 impl TestCluster {
@@ -260,7 +193,7 @@ impl TestCluster {
 
     /// Messages from a member to others are lost; it still hears them.
     pub fn cut_one_way(&mut self, member: MemberId, others: Side) {
-        self.world.totals.partitions += 1;
+        self.world.totals.add(Class::Partitions, 1);
         for other in self.member_ids().into_iter().filter(|other| others.has(*other)) {
             self.world.network.cut(member, other);
         }
@@ -271,6 +204,19 @@ impl TestCluster {
         self.world.network.heal();
     }
 
+    /// Everybody hears this member again, and it them.
+    pub fn heal_member(&mut self, member: MemberId) {
+        self.world.network.heal_member(member);
+    }
+
+    /// A member's disk takes so many times as long, for a while.
+    #[track_caller]
+    pub fn slow_disk(&mut self, member: MemberId, factor: u32, time: Duration) {
+        let m = self.world.place(member);
+        let until = self.world.now.mono + time;
+        self.world.slow_disk(m, factor, until);
+    }
+
     /// How the network between members is from now on.
     pub fn weather(&mut self, weather: Weather) {
         self.world.network.weather = weather;
@@ -279,7 +225,7 @@ impl TestCluster {
     /// A member's process stands still for a while: what is meant for it waits.
     #[track_caller]
     pub fn pause(&mut self, member: MemberId, time: Duration) {
-        self.world.totals.pauses += 1;
+        self.world.totals.add(Class::Pauses, 1);
         let m = self.world.place(member);
         let until = self.world.now.mono + time;
         self.world.pause_member(m, until);
@@ -288,9 +234,31 @@ impl TestCluster {
     /// A member's wall clock is set, so far ahead of the world's.
     #[track_caller]
     pub fn set_clock(&mut self, member: MemberId, ahead: Duration) {
-        self.world.totals.jumps += 1;
+        self.world.totals.add(Class::ClockJumps, 1);
         let m = self.world.place(member);
         self.world.set_clock(m, ahead);
+    }
+
+    /// A member's wall clock is a little ahead from the beginning: no jump that anybody could notice.
+    #[track_caller]
+    pub(crate) fn skew_clock(&mut self, member: MemberId, ahead: Duration) {
+        let m = self.world.place(member);
+        self.world.set_clock(m, ahead);
+    }
+
+    /// Nothing fails from now on: Deployments keep the bounds of their rollouts at every moment.
+    pub fn begin_peace(&mut self) {
+        self.world.invariants.peace = true;
+    }
+
+    /// Something may fail again.
+    pub fn end_peace(&mut self) {
+        self.world.invariants.peace = false;
+    }
+
+    /// Something happened that only who runs the cluster knows of.
+    pub(crate) fn count(&mut self, class: Class) {
+        self.world.totals.add(class, 1);
     }
 
     /// Asks that a member leads.
@@ -303,43 +271,53 @@ impl TestCluster {
     /// A new member, written into the list through the leader.
     #[track_caller]
     pub fn join(&mut self, wants: Wants) -> MemberId {
+        let id = self.start_joining();
+        self.want(id, wants);
+        id
+    }
+
+    /// A new member that runs and waits until it is spoken to; it is in no list yet.
+    pub fn start_joining(&mut self) -> MemberId {
         let listed = MemberRecord::next_id(self.view());
         let known = self.member_ids().into_iter().max().map_or(1, |last| last.0 + 1);
         let id = MemberId(listed.0.max(known));
         let m = self.world.add_member(id);
         self.world.start_member(m);
-        self.write_record(id, wants);
         id
     }
 
-    /// Says what a member is to be.
+    /// Says what a member is to be, and waits until the list has it.
     #[track_caller]
     pub fn want(&mut self, id: MemberId, wants: Wants) {
-        self.write_record(id, wants);
-    }
-
-    #[track_caller]
-    fn write_record(&mut self, id: MemberId, wants: Wants) {
-        let record = MemberRecord {
-            id,
-            name: format!("member-{}", id.0),
-            addresses: Vec::new(),
-            wants,
-            identity: String::new(),
-        };
         for attempt in 0.. {
             assert!(attempt < 100, "the list of members cannot be written");
-            if MemberRecord::find(self.view(), id).is_some_and(|found| found.wants == wants) {
+            if self.wanted(id) == Some(wants) {
                 return;
             }
             let leader = self.who(Who::Leader);
-            let m = self.world.place(leader);
-            let view = self.view();
-            let transaction = record.update(view).or_else(|| record.create(view)).expect("the list has room");
-            // Nobody waits for it: the list is looked at.
-            self.world.tell_member(m, Input::Submit(ProposalId(u64::MAX), transaction));
+            self.ask(leader, id, wants);
             self.advance(Duration::from_millis(500));
         }
+    }
+
+    /// What a member is to be, as the list has it.
+    pub fn wanted(&self, id: MemberId) -> Option<Wants> {
+        MemberRecord::find(self.view(), id).map(|record| record.wants)
+    }
+
+    /// Writes into the list through a member what another is to be. Nobody waits for it: the list is looked at.
+    ///
+    /// # Panics
+    ///
+    /// When the list is full.
+    #[track_caller]
+    pub fn ask(&mut self, via: MemberId, id: MemberId, wants: Wants) {
+        let name = format!("member-{}", id.0);
+        let record = MemberRecord { id, name, addresses: Vec::new(), wants, identity: String::new() };
+        let view = self.view();
+        let transaction = record.update(view).or_else(|| record.create(view)).expect("the list has room");
+        let m = self.world.place(via);
+        self.world.tell_member(m, Input::Submit(ProposalId(u64::MAX), transaction));
     }
 
     /// Lets time pass until every member that runs has the same state, and one leads.
@@ -368,13 +346,12 @@ impl TestCluster {
             let records = self.history().records().iter().filter(|record| record.register.is_some());
             records.filter(|record| wanted(&record.outcome)).count() as u64
         };
-        Totals {
-            acknowledged: outcomes(|outcome| matches!(outcome, Outcome::Acknowledged(_))),
-            unknown: outcomes(|outcome| matches!(outcome, Outcome::Unknown)),
-            elections: world.agreement.elections() as u64,
-            lost: world.network.lost,
-            doubled: world.network.doubled,
-            ..world.totals
-        }
+        let mut totals = world.totals;
+        totals.add(Class::Acknowledged, outcomes(|outcome| matches!(outcome, Outcome::Acknowledged(_))));
+        totals.add(Class::Unknown, outcomes(|outcome| matches!(outcome, Outcome::Unknown)));
+        totals.add(Class::Elections, world.agreement.elections() as u64);
+        totals.add(Class::LostMessages, world.network.lost);
+        totals.add(Class::DoubledMessages, world.network.doubled);
+        totals
     }
 }

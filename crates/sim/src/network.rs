@@ -48,6 +48,10 @@ impl Network {
         self.cuts.clear();
     }
 
+    pub(crate) fn heal_member(&mut self, member: MemberId) {
+        self.cuts.retain(|(from, to)| *from != member && *to != member);
+    }
+
     pub(crate) fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
         self.cuts.contains(&(from, to))
     }

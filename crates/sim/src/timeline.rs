@@ -43,6 +43,15 @@ impl Timelines {
         self.pods.get(self.names.get(key)?)
     }
 
+    /// What runs: node, name of the pod, container.
+    pub(crate) fn running(&self) -> impl Iterator<Item = String> {
+        self.pods.iter().flat_map(move |(uid, timeline)| {
+            let name = self.names.iter().find(|(_, named)| *named == uid).map_or("?", |(key, _)| &*key.name);
+            let running = timeline.runs.iter().filter(|run| run.ended.is_none());
+            running.map(move |run| format!("{} {name} {}", run.node, run.id))
+        })
+    }
+
     pub(crate) fn changed(&mut self, at: Instant, change: &Change) {
         let Some(pod) = change.new.as_ref().filter(|pod| pod.key().resource == PODS) else { return };
         let Some(uid) = pod.metadata().uid.clone() else { return };

@@ -6,12 +6,12 @@ use std::fmt::{self, Write as _};
 use coracle_base::Instant;
 use sha2::{Digest as _, Sha256};
 
-/// How many lines are kept: enough to see what led to a failure.
-const LINES_MAX: usize = 60;
+/// How many lines are kept where nobody says: enough to see what led to a failure.
+pub(crate) const LINES: usize = 60;
 
 /// The trace of a run. Equal seeds have equal digests.
-#[derive(Default)]
 pub(crate) struct Trace {
+    keep: usize,
     digest: Sha256,
     lines: VecDeque<String>,
     line: String,
@@ -24,15 +24,20 @@ impl fmt::Debug for Trace {
 }
 
 impl Trace {
+    /// A trace that keeps so many lines; without any a run is faster.
+    pub(crate) fn keeping(keep: usize) -> Self {
+        Self { keep, digest: Sha256::new(), lines: VecDeque::new(), line: String::new() }
+    }
+
     /// Notes a line at a time.
     pub(crate) fn note(&mut self, at: Instant, what: fmt::Arguments<'_>) {
-        let mut line = if self.lines.len() < LINES_MAX { String::new() } else { std::mem::take(&mut self.line) };
+        let mut line = if self.lines.len() < self.keep { String::new() } else { std::mem::take(&mut self.line) };
         line.clear();
         let micros = at.as_nanos() / 1000;
         write!(line, "{:>7}.{:06} {what}", micros / 1_000_000, micros % 1_000_000).expect("a string takes any text");
         self.bytes(line.as_bytes());
         self.lines.push_back(line);
-        if self.lines.len() > LINES_MAX {
+        if self.lines.len() > self.keep {
             self.line = self.lines.pop_front().unwrap_or_default();
         }
     }

@@ -9,12 +9,14 @@ mod member;
 mod node;
 mod request;
 mod runtime;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coracle_api::Response;
 use coracle_apiserver::{Resume, ServerOptions};
 use coracle_base::{DelayQueue, Instant, Now, Rng, Timestamp};
@@ -25,9 +27,10 @@ use coracle_node::runtime::RuntimeEvent;
 use coracle_raft::{Config, MemberId, PersistId};
 use coracle_store::{Change, StoreOptions, View};
 
+use crate::Totals;
+use crate::disk::Disk;
 use crate::history::History;
 use crate::invariants::{Agreement, Invariants};
-use crate::members::Totals;
 use crate::network::Network;
 use crate::timeline::Timelines;
 use crate::trace::Trace;
@@ -59,6 +62,14 @@ pub(crate) enum Event {
     Leave { member: usize, boot: u64 },
     /// A client gives up waiting.
     GiveUp { ticket: crate::history::Ticket },
+    /// A client that follows a resource asks a member.
+    Follow { follower: usize, attempt: u64 },
+    /// It gives up waiting for an answer.
+    Unfollow { follower: usize, attempt: u64 },
+    /// Its stream has something to tell, if only the time.
+    Watch { follower: usize, attempt: u64 },
+    /// It is told something.
+    Frames { follower: usize, attempt: u64, frames: Vec<Bytes>, closed: bool },
     /// A node looks for a member that answers.
     Reconnect { node: String },
     /// A request reaches the API server.
@@ -83,8 +94,10 @@ impl Event {
     /// Whether it is work under way, and not a timer.
     fn is_work(&self) -> bool {
         let timer = matches!(self, Self::Runtime { later: true, .. } | Self::GiveUp { .. } | Self::Reconnect { .. });
+        let follows =
+            matches!(self, Self::Follow { .. } | Self::Unfollow { .. } | Self::Watch { .. } | Self::Frames { .. });
         // Members always talk.
-        !timer && !matches!(self, Self::Peer { .. } | Self::State { .. })
+        !timer && !follows && !matches!(self, Self::Peer { .. } | Self::State { .. })
     }
 
     /// The member whose process it happens in.
@@ -120,6 +133,17 @@ impl fmt::Debug for Event {
             Self::State { from, to, index, .. } => write!(f, "state {index} of {} on {}", from + 1, to + 1),
             Self::Leave { member, .. } => write!(f, "member {} leaves", member + 1),
             Self::GiveUp { ticket } => write!(f, "client gives up {}", ticket.0),
+            Self::Follow { follower, .. } => write!(f, "follower {follower} asks"),
+            Self::Unfollow { follower, attempt } => write!(f, "follower {follower} has waited enough in {attempt}"),
+            Self::Watch { follower, .. } => write!(f, "stream of follower {follower} wakes"),
+            Self::Frames { follower, frames, closed, .. } => {
+                write!(
+                    f,
+                    "follower {follower} hears {} frames{}",
+                    frames.len(),
+                    if *closed { ", the last" } else { "" }
+                )
+            }
             Self::Reconnect { node } => write!(f, "{node} reconnects"),
             Self::Snapshot { index, bytes, .. } => write!(f, "disk snapshot {index} of {} bytes", bytes.len()),
             Self::Arrive(flow) => write!(f, "request {:?} {} of {}", flow.method, flow.path, flow.user),
@@ -148,17 +172,31 @@ impl fmt::Debug for Event {
     }
 }
 
+/// How a world is set up.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) seed: u64,
+    pub(crate) members: usize,
+    /// After how many bytes of log a snapshot is made, and how many entries stay behind it.
+    pub(crate) snapshot_after: usize,
+    pub(crate) tail: u64,
+    /// The state's bounds.
+    pub(crate) store: StoreOptions,
+    /// The shortest and longest write of a member's disk.
+    pub(crate) disk: (Duration, Duration),
+    /// How many of the last events are printed when a run fails.
+    pub(crate) trace_lines: usize,
+}
+
 /// Everything there is.
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) seed: u64,
     pub(crate) now: Now,
     pub(crate) members: Vec<Member>,
     pub(crate) network: Network,
     pub(crate) agreement: Agreement,
     pub(crate) totals: Totals,
-    /// After how many bytes of log a snapshot is made, and how many entries stay behind it.
-    snapshots: (usize, u64),
+    settings: Settings,
     /// The member that the last event was for.
     stepped: Option<usize>,
     pub(crate) seats: BTreeMap<String, Seat>,
@@ -181,31 +219,32 @@ pub(crate) struct World {
     flows: BTreeMap<u64, Flow>,
     next_flow: u64,
     waiting: request::Waiting,
-    invariants: Invariants,
+    pub(crate) followers: Vec<watch::Follower>,
+    pub(crate) invariants: Invariants,
     /// The state as it was last looked at.
     seen: View,
 }
 
 impl World {
     /// A world with members and nothing else.
-    pub(crate) fn new(seed: u64, members: usize, snapshots: (usize, u64)) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let Settings { seed, members, trace_lines, .. } = settings;
         let mut rng = Rng::seeded(seed);
         let options = Arc::new(ServerOptions { advertise: String::new(), ..ServerOptions::default() });
         let wall = Timestamp::parse(START).expect("a constant");
         let now = Now { mono: Instant::ZERO, wall };
         let voters: Vec<MemberId> = (1..=members as u64).map(MemberId).collect();
-        let new = |id: &MemberId| Member::new(*id, voters.clone(), rng.fork());
+        let new = |id: &MemberId| Member::new(*id, voters.clone(), Disk::new(settings.disk), rng.fork());
         let members: Vec<Member> = voters.iter().map(new).collect();
         let network = Network::new(Rng::seeded(seed ^ NETWORK));
-        let seen = coracle_store::Store::new(StoreOptions::default()).view();
+        let seen = coracle_store::Store::new(settings.store.clone()).view();
         let mut world = Self {
-            seed,
             now,
             members,
             network,
             agreement: Agreement::default(),
             totals: Totals::default(),
-            snapshots,
+            settings,
             stepped: None,
             seats: BTreeMap::new(),
             scripts: BTreeMap::new(),
@@ -213,7 +252,7 @@ impl World {
             images: None,
             history: History::default(),
             timelines: Timelines::default(),
-            trace: Trace::default(),
+            trace: Trace::keeping(trace_lines),
             steps: 0,
             options,
             rng,
@@ -224,6 +263,7 @@ impl World {
             flows: BTreeMap::new(),
             next_flow: 0,
             waiting: request::Waiting::new(),
+            followers: Vec::new(),
             invariants: Invariants::default(),
             seen,
         };
@@ -236,8 +276,14 @@ impl World {
     /// A member that is in no group yet; it does not run.
     pub(crate) fn add_member(&mut self, id: MemberId) -> usize {
         let rng = self.rng.fork();
-        self.members.push(Member::new(id, Vec::new(), rng));
+        let disk = Disk::new(self.settings.disk);
+        self.members.push(Member::new(id, Vec::new(), disk, rng));
         self.members.len() - 1
+    }
+
+    /// What everything is drawn from.
+    pub(crate) fn seed(&self) -> u64 {
+        self.settings.seed
     }
 
     /// The place of a member in the list.
@@ -258,12 +304,12 @@ impl World {
 
     /// How a control plane of this world is set up.
     fn plane_options(&self, id: MemberId, voters: Vec<MemberId>, seed: u64) -> ControlPlaneOptions {
-        let (snapshot_after, tail) = self.snapshots;
+        let Settings { snapshot_after, tail, ref store, .. } = self.settings;
         ControlPlaneOptions {
             raft: Config { voters, tail, ..Config::single(id) },
             autopilot: coracle_engine::AutopilotOptions::default(),
             server: Arc::clone(&self.options),
-            store: StoreOptions::default(),
+            store: store.clone(),
             controllers: coracle_engine::default_controllers,
             seed,
             snapshot_after,
@@ -363,6 +409,10 @@ impl World {
                 let now = self.now.mono;
                 self.history.end(now, ticket, crate::history::Outcome::Unknown);
             }
+            Event::Follow { follower, attempt } => self.begin_following(follower, attempt),
+            Event::Unfollow { follower, attempt } => self.stop_waiting(follower, attempt),
+            Event::Watch { follower, attempt } => self.wake_watch(follower, attempt),
+            Event::Frames { follower, attempt, frames, closed } => self.frames(follower, attempt, &frames, closed),
             Event::Reconnect { node } => self.reconnect(&node),
             Event::Arrive(flow) => self.arrive(*flow),
             Event::Resume { flow, resume } => self.resume(flow, resume),
@@ -381,14 +431,17 @@ impl World {
         if self.members.len() > 1 {
             self.agree(m);
         }
-        let Some(view) = self.members[m].serving_view().cloned() else { return };
-        if view.revision() > self.seen.revision() {
-            self.saw(view.clone());
+        let Some(view) = self.members[m].serving_view() else { return };
+        let revision = view.revision();
+        if revision > self.seen.revision() {
+            let view = view.clone();
+            self.saw(view);
         }
-        if std::mem::replace(&mut self.members[m].noted, view.revision()) == view.revision() {
+        if std::mem::replace(&mut self.members[m].noted, revision) == revision {
             return;
         }
-        self.reached(m, view.revision());
+        self.reached(m, revision);
+        self.poll_watches(m);
         if !std::mem::replace(&mut self.members[m].looking, true) {
             let delay = self.travel();
             self.schedule(delay, Event::Look { member: m });
@@ -406,6 +459,7 @@ impl World {
             self.trace.bytes(change.new.as_ref().map_or(&[], |object| object.body()));
             self.timelines.changed(self.now.mono, change);
         }
+        self.note_for_followers(self.seen.time(), &changes);
         self.seen = view;
         let checked = self.invariants.changed(self.now.mono, before, &self.seen, &changes);
         if let Err(broken) = checked {
@@ -417,19 +471,20 @@ impl World {
     fn agree(&mut self, m: usize) {
         let member = &self.members[m];
         let Some(plane) = member.plane() else { return };
-        let (id, view) = (member.id, plane.view().clone());
+        let (id, view) = (member.id, plane.view());
         let mut checked = plane.lead_term().map_or(Ok(()), |term| self.agreement.leads(id, term));
         let moved = match &member.checked {
             // After a start, and after a snapshot, the whole state is looked at.
-            None => Some(self.agreement.whole(id, &view)),
+            None => Some(self.agreement.whole(id, view)),
             Some(before) if before.revision() != view.revision() => {
-                let changes = changes_since(&view, before);
-                Some(self.agreement.changed(id, &view, &changes))
+                let changes = changes_since(view, before);
+                Some(self.agreement.changed(id, view, &changes))
             }
             Some(_) => None,
         };
         if let Some(moved) = moved {
             checked = checked.and(moved);
+            let view = view.clone();
             self.members[m].checked = Some(view);
         }
         if let Err(broken) = checked {

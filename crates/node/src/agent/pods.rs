@@ -39,13 +39,14 @@ pub(super) struct Pods {
     arrived: BTreeMap<Uid, Arc<PodView>>,
     /// What the runtime had at the start; `None`: it has not said yet.
     existing: Option<BTreeMap<ContainerId, ExistingContainer>>,
-    /// Whether everything in the API is known.
+    /// Whether everything in the API was known once, and whether it is being told.
     synced: bool,
+    listing: bool,
     /// Whether what should not run was looked for.
     compared: bool,
-    /// Pods told of by the API server before what runs was compared with them.
+    /// Pods told of while everything is being told, and at the start until what runs was compared with them.
     seen: BTreeSet<Uid>,
-    /// Objects told of by then, so that those of the checkpoint that are gone are forgotten.
+    /// Objects told of meanwhile, so that those that are gone are forgotten.
     seen_objects: BTreeSet<ObjectKey>,
     /// Pods that are removed before the node is Ready.
     leftovers: BTreeSet<Uid>,
@@ -63,6 +64,7 @@ impl Pods {
             arrived: BTreeMap::new(),
             existing: None,
             synced: false,
+            listing: true,
             compared: false,
             seen: BTreeSet::new(),
             seen_objects: BTreeSet::new(),
@@ -103,7 +105,7 @@ impl Pods {
             return;
         }
         let (uid, pod) = (pod.uid.clone(), Arc::new(pod));
-        if !self.compared {
+        if self.listing || !self.compared {
             self.seen.insert(uid.clone());
         }
         self.touched.insert(uid.clone());
@@ -121,7 +123,7 @@ impl Pods {
 
     /// A ConfigMap, a Secret or a Service changed.
     pub(super) fn object_changed(&mut self, key: &ObjectKey) {
-        if !self.synced {
+        if self.listing {
             self.seen_objects.insert(key.clone());
         }
         for (uid, worker) in self.workers.iter_mut().filter(|(_, worker)| worker.reads(key)) {
@@ -130,17 +132,34 @@ impl Pods {
         }
     }
 
+    /// Everything in the API is about to be told.
+    pub(super) fn listing(&mut self) {
+        self.listing = true;
+        self.seen.clear();
+        self.seen_objects.clear();
+    }
+
     /// Everything in the API was told.
     pub(super) fn synced(&mut self, context: &mut Context<'_>) {
-        if std::mem::replace(&mut self.synced, true) {
+        self.synced = true;
+        if !std::mem::replace(&mut self.listing, false) {
             return;
         }
         let seen = std::mem::take(&mut self.seen_objects);
         context.shared.objects.retain(|key| seen.contains(key));
-        for worker in self.workers.values_mut() {
+        let seen = &self.seen;
+        self.arrived.retain(|uid, _| seen.contains(uid));
+        for (uid, worker) in &mut self.workers {
             worker.object_changed();
+            // What the start had is compared once it is known what runs.
+            if self.compared && !seen.contains(uid) {
+                worker.removed_from_api(context);
+            }
         }
         self.touched.extend(self.workers.keys().cloned());
+        if self.compared {
+            self.seen.clear();
+        }
     }
 
     /// Makes the workers that can be made, and once finds what should not run.
@@ -175,7 +194,7 @@ impl Pods {
             }
             self.workers.insert(uid, worker);
         }
-        if !std::mem::replace(&mut self.compared, true) {
+        if !self.listing && !std::mem::replace(&mut self.compared, true) {
             self.find_leftovers(context);
         }
     }

@@ -69,7 +69,8 @@ impl ReplicaBounds {
     }
 }
 
-fn is_active(pod: &Object) -> bool {
+/// Whether it is a pod that runs or will.
+pub(super) fn is_active(pod: &Object) -> bool {
     let ended = matches!(pod.attribute("status.phase"), "Succeeded" | "Failed");
     pod.key().resource == PODS && pod.metadata().deletion_timestamp.is_none() && !ended
 }

@@ -7,11 +7,12 @@ use coracle_apiserver::{Proposed, Resume};
 use coracle_base::{Instant, Now, Rng};
 use coracle_engine::{ControlPlane, Input, NodeFeed, Output, PeerMessage, ProposalId, Restored, Settled, clock_jumped};
 use coracle_raft::{MemberId, PersistId, ReadId};
-use coracle_store::{StoreOptions, View};
+use coracle_store::View;
 
 use super::request::{Flow, Origin, Proposer, timed_out, unavailable};
 use super::{Event, World};
-use crate::disk::{Disk, latency};
+use crate::Class;
+use crate::disk::Disk;
 use crate::invariants::Invariants;
 
 /// One member.
@@ -21,6 +22,8 @@ pub(crate) struct Member {
     /// Which start this is: what belongs to an earlier one does not happen.
     pub(crate) boot: u64,
     pub(super) plane: Option<ControlPlane>,
+    /// When its brain has something to do, as it said after its last step.
+    wakeup: Option<Instant>,
     pub(super) disk: Disk,
     pub(super) rng: Rng,
     /// The voters of its group at the beginning; none for one that joins.
@@ -51,12 +54,13 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(id: MemberId, voters: Vec<MemberId>, rng: Rng) -> Self {
+    pub(crate) fn new(id: MemberId, voters: Vec<MemberId>, disk: Disk, rng: Rng) -> Self {
         Self {
             id,
             boot: 0,
             plane: None,
-            disk: Disk::default(),
+            wakeup: None,
+            disk,
             rng,
             voters,
             proposals: BTreeMap::new(),
@@ -104,7 +108,7 @@ impl Member {
     }
 
     pub(crate) fn next_wakeup(&self) -> Option<Instant> {
-        let due = self.plane.as_ref()?.next_wakeup()?;
+        let due = self.wakeup?;
         Some(self.paused.map_or(due, |until| due.max(until)))
     }
 
@@ -127,6 +131,7 @@ impl World {
     /// Starts a member from what its disk holds.
     pub(crate) fn start_member(&mut self, m: usize) {
         let owed = if self.members.len() > 1 { self.seen.revision() } else { coracle_api::Revision(0) };
+        let store = &self.settings.store;
         let member = &mut self.members[m];
         assert!(member.plane.is_none(), "the member runs");
         member.boot += 1;
@@ -135,7 +140,7 @@ impl World {
         member.last_step = None;
         member.feed = NodeFeed::default();
         let (seed, id, voters) = (member.rng.next_u64(), member.id, member.voters.clone());
-        let restored = member.disk.restored(&StoreOptions::default());
+        let restored = member.disk.restored(store);
         let restored = restored.map(|(store, raft)| Restored { store, raft });
         let options = self.plane_options(id, voters, seed);
         let now = self.time_of(m);
@@ -145,10 +150,16 @@ impl World {
 
     /// A member's process is killed, and of what its disk had not written some is lost.
     pub(crate) fn crash_member(&mut self, m: usize) {
+        self.totals.add(Class::Crashes, 1);
+        self.stop_member(m);
+    }
+
+    fn stop_member(&mut self, m: usize) {
         let seen = self.seen.clone();
         let alone = self.members.len() == 1;
         let member = &mut self.members[m];
         assert!(member.plane.take().is_some(), "the member does not run");
+        member.wakeup = None;
         let serving = std::mem::replace(&mut member.serving, false);
         if serving && alone {
             member.lost = Some(seen);
@@ -161,9 +172,9 @@ impl World {
         member.paused = None;
         member.looking &= alone;
         let mut rng = member.rng.fork();
-        let torn = member.disk.crash(&mut rng);
-        self.totals.torn += torn;
-        self.totals.crashes += 1;
+        let lost = member.disk.crash(&mut rng);
+        self.totals.add(Class::TornWrites, u64::from(lost > 0));
+        self.totals.add(Class::LostWrites, lost.saturating_sub(1));
         let lost: Vec<u64> = self.flows.iter().filter(|(_, flow)| flow.member == m).map(|(id, _)| *id).collect();
         for flow in lost {
             self.waiting.remove(&flow);
@@ -171,6 +182,7 @@ impl World {
                 self.connection_lost(flow);
             }
         }
+        self.streams_lost(m);
         if !alone {
             self.nodes_go_elsewhere(m);
         }
@@ -179,8 +191,8 @@ impl World {
     /// A member that was removed stops.
     pub(super) fn leave(&mut self, m: usize, boot: u64) {
         if self.members[m].boot == boot && self.members[m].is_running() {
-            self.crash_member(m);
-            self.totals.crashes -= 1;
+            self.totals.add(Class::Removals, 1);
+            self.stop_member(m);
         }
     }
 
@@ -188,7 +200,9 @@ impl World {
         match &flow.origin {
             Origin::Test(ticket) => self.history.end(self.now.mono, *ticket, crate::history::Outcome::Unknown),
             Origin::Brain(..) => {}
-            Origin::Node { .. } => self.answer(flow.origin, unavailable("the connection was lost").into()),
+            Origin::Node { .. } | Origin::Follower { .. } => {
+                self.answer(flow.origin, unavailable("the connection was lost").into());
+            }
         }
     }
 
@@ -209,9 +223,10 @@ impl World {
     }
 
     fn step_plane(&mut self, m: usize, now: Now, input: Input) {
-        let Some(plane) = &mut self.members[m].plane else { return };
+        let Member { plane: Some(plane), wakeup, .. } = &mut self.members[m] else { return };
         let outputs = plane.step(now, input);
         let current = plane.is_current();
+        *wakeup = plane.next_wakeup();
         for output in outputs {
             self.carry_out(m, output);
         }
@@ -278,15 +293,14 @@ impl World {
             }
             Output::SaveSnapshot { index, term, view } => {
                 let bytes = view.snapshot();
-                // A snapshot is written in many pieces.
-                let took = (0..8).map(|_| latency(&mut self.members[m].rng)).sum();
+                let took = self.pieces(m);
                 self.schedule(took, Event::Snapshot { member: m, boot, index, term, bytes });
             }
             Output::Installed(_) => {
-                self.totals.snapshots += 1;
+                self.totals.add(Class::Snapshots, 1);
                 self.members[m].checked = None;
             }
-            Output::Membership(_) => self.totals.memberships += 1,
+            Output::Membership(_) => self.totals.add(Class::Memberships, 1),
             Output::Removed => self.schedule(Duration::ZERO, Event::Leave { member: m, boot }),
             Output::Leader(_) => {}
             other => panic!("an output that this driver does not know: {other:?}"),
@@ -325,7 +339,7 @@ impl World {
         let target = self.members.iter().position(|member| member.id == to);
         let bytes = self.members[m].disk.snapshot(index);
         let arrives = target.is_some_and(|target| self.members[target].is_running()) && !self.network.is_cut(from, to);
-        let took: Duration = (0..8).map(|_| latency(&mut self.members[m].rng)).sum();
+        let took = self.pieces(m);
         match (target, bytes) {
             (Some(target), Some(bytes)) if arrives => {
                 let receiver = self.members[target].boot;
@@ -338,6 +352,13 @@ impl World {
         }
     }
 
+    /// How long a member's disk takes for a state, which is written and read in many pieces.
+    fn pieces(&mut self, m: usize) -> Duration {
+        let now = self.now.mono;
+        let Member { disk, rng, .. } = &mut self.members[m];
+        (0..8).map(|_| disk.latency(now, rng)).sum()
+    }
+
     pub(super) fn state_arrived(
         &mut self,
         (from, to, boot): (usize, usize, u64),
@@ -348,7 +369,7 @@ impl World {
         let (sender, target) = (self.members[from].id, self.members[to].id);
         let complete = self.members[to].boot == boot && !self.network.is_cut(sender, target);
         if complete {
-            let store = coracle_store::Store::restore(StoreOptions::default(), &bytes).expect("a state is whole");
+            let store = coracle_store::Store::restore(self.settings.store.clone(), &bytes).expect("a state is whole");
             self.members[to].disk.keep_snapshot(index, bytes);
             self.step_member(to, Input::SnapshotReceived { from: sender, message, store: Box::new(store) });
         }
@@ -388,6 +409,12 @@ impl World {
     /// A member's process stands still until then.
     pub(crate) fn pause_member(&mut self, m: usize, until: Instant) {
         self.members[m].paused = Some(until);
+    }
+
+    /// A member's disk takes so many times as long until then.
+    pub(crate) fn slow_disk(&mut self, m: usize, factor: u32, until: Instant) {
+        self.totals.add(Class::SlowDisks, 1);
+        self.members[m].disk.slow_down(factor, until);
     }
 
     /// A member's wall clock is set.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coracle_api::resources::NODES;
-use coracle_api::{ObjectKey, Request, Response, WatchEvent};
+use coracle_api::{ObjectKey, Request, Response, Revision, WatchEvent};
 use coracle_base::Instant;
 use coracle_engine::Input as BrainInput;
 use coracle_node::runtime::{RuntimeCommand, RuntimeEvent};
@@ -15,7 +15,7 @@ use super::logs::Logs;
 use super::request::{Flow, Origin, unavailable};
 use super::runtime::Runtime;
 use super::{Event, World};
-use crate::disk::latency;
+use crate::disk::{LATENCY, latency};
 
 /// How long a node waits before it looks for a member again.
 const RECONNECT_WAIT: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ pub(crate) struct Seat {
     connected: bool,
     /// The member that it is connected to.
     member: usize,
+    /// The revision of what it was told last: it goes back behind it at no other member.
+    told: Revision,
     /// What its disk keeps.
     checkpoint: Option<Vec<u8>>,
 }
@@ -82,6 +84,7 @@ impl World {
             events: EventWriter::default(),
             connected: true,
             member,
+            told: Revision(0),
             checkpoint: None,
         };
         let name = seat.config.name.clone();
@@ -162,8 +165,12 @@ impl World {
         }
         let (first, members) = (self.seat(node).member, self.members.len());
         let now = self.now.mono;
-        let answers =
-            |m: &usize| self.members[*m].is_serving() && self.members[*m].paused.is_none_or(|until| until <= now);
+        let told = self.seat(node).told;
+        let answers = |m: &usize| {
+            let member = &self.members[*m];
+            let newer = member.serving_view().is_some_and(|view| view.revision() >= told);
+            newer && member.paused.is_none_or(|until| until <= now)
+        };
         let Some(member) = (0..members).map(|next| (first + next) % members).find(answers) else {
             if members > 1 {
                 self.schedule(RECONNECT_WAIT, Event::Reconnect { node: node.to_owned() });
@@ -189,7 +196,8 @@ impl World {
 
     /// Tells the agents that are connected to a member everything.
     pub(super) fn feed_nodes(&mut self, member: usize, view: &View) {
-        let connected = self.seats.iter().filter(|(_, seat)| seat.hears() && seat.member == member);
+        let connected =
+            self.seats.iter().filter(|(_, seat)| seat.hears() && seat.member == member && seat.told <= view.revision());
         let connected: Vec<String> = connected.map(|(name, _)| name.clone()).collect();
         for node in connected {
             self.feed_node(&node, view);
@@ -199,6 +207,8 @@ impl World {
     /// Tells an agent everything, and that this was everything.
     pub(super) fn feed_node(&mut self, node: &str, view: &View) {
         let member = self.seat(node).member;
+        self.seat(node).told = view.revision();
+        self.step_node(node, Input::Listing);
         for event in self.members[member].feed.add(view, node) {
             self.tell(node, event);
         }
@@ -210,15 +220,21 @@ impl World {
         self.members[member].looking = false;
         let Some(view) = self.members[member].serving_view().cloned() else { return };
         let (news, anew) = self.members[member].feed.poll(&view);
+        let mut relisted = Vec::new();
+        for (name, seat) in self.seats.iter_mut().filter(|(_, seat)| seat.hears() && seat.member == member) {
+            seat.told = view.revision();
+            if anew {
+                relisted.push(name.clone());
+            }
+        }
+        for node in &relisted {
+            self.step_node(node, Input::Listing);
+        }
         for (node, event) in news {
             self.tell(&node, event);
         }
-        if anew {
-            let hearing = self.seats.iter().filter(|(_, seat)| seat.hears() && seat.member == member);
-            let hearing: Vec<String> = hearing.map(|(name, _)| name.clone()).collect();
-            for node in hearing {
-                self.step_node(&node, Input::Synced);
-            }
+        for node in &relisted {
+            self.step_node(node, Input::Synced);
         }
     }
 
@@ -293,6 +309,8 @@ impl World {
             return;
         }
         let event = seat.logs.explain(event);
+        let started = matches!(event, RuntimeEvent::ContainerStarted { result: Ok(()), .. });
+        self.totals.add(crate::Class::Containers, u64::from(started));
         self.timelines.runtime(self.now.mono, node, &event);
         if let Err(broken) = self.invariants.runtime(node, &event) {
             panic!("{broken}");
@@ -324,7 +342,7 @@ impl World {
             Output::Runtime(command) => self.command(node, &command),
             Output::Checkpoint(checkpoint) => {
                 let bytes = serde_json::to_vec(&checkpoint).expect("a checkpoint is JSON");
-                let (took, power) = (latency(&mut self.rng), self.seat(node).power);
+                let (took, power) = (latency(LATENCY, &mut self.rng), self.seat(node).power);
                 self.schedule(took, Event::Checkpoint { node: node.to_owned(), power, bytes });
             }
             Output::Event(record) => {

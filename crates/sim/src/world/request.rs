@@ -21,6 +21,8 @@ pub(crate) enum Origin {
     Test(Ticket),
     /// The control plane of a member, in one of its starts.
     Brain(usize, u64, ActionId),
+    /// A client that follows a resource, in one of its attempts.
+    Follower { follower: usize, attempt: u64 },
     /// A node's agent; without an id, who writes its Events.
     Node { node: String, agent: u64, id: Option<RequestId> },
 }
@@ -107,6 +109,13 @@ impl World {
                 self.waiting.insert(id, revision);
                 self.schedule(REVISION_WAIT, Event::Deadline { flow: id });
             }
+            Next::Watch(watcher) if matches!(self.flows[&id].origin, Origin::Follower { .. }) => {
+                if let Some(Flow { origin: Origin::Follower { follower, attempt }, member, .. }) =
+                    self.flows.remove(&id)
+                {
+                    self.stream(member, follower, attempt, watcher);
+                }
+            }
             Next::Watch(_) | Next::Tunnel(_) => {
                 self.finish(id, Status::bad_request("streams are not served here").into());
             }
@@ -184,6 +193,7 @@ impl World {
                 };
                 self.history.end(self.now.mono, ticket, outcome);
             }
+            Origin::Follower { follower, attempt } => self.follower_answered(follower, attempt, &response),
             Origin::Brain(member, boot, id) => {
                 let input = Input::Answered(id, response);
                 self.schedule(Duration::ZERO, Event::Brain { member, boot, input });

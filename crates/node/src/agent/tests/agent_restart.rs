@@ -48,6 +48,22 @@ fn a_node_without_an_api_server_runs_what_it_ran() {
 }
 
 #[test]
+fn a_pod_that_went_while_nobody_told_the_agent_stops_when_everything_is_told_again() {
+    let mut h = Harness::new();
+    h.apply(pod("web"));
+    h.apply(pod("api"));
+    h.advance(secs(10));
+    h.forget("web");
+    h.synced();
+    h.settle();
+    assert_eq!(h.running(), 2, "nothing was told");
+    h.tell_everything();
+    h.settle();
+    assert_eq!((h.running(), h.node_ready().as_str()), (1, "True"));
+    assert_eq!(h.last_phase("api"), "Running");
+}
+
+#[test]
 fn a_crash_loop_goes_on_where_it_was_after_a_restart() {
     let mut h = Harness::new();
     h.script("img", Script::exits(Duration::ZERO, 1));

@@ -235,6 +235,7 @@ impl Harness {
 
     pub(super) fn tell_everything(&mut self) {
         self.connected = true;
+        self.step(Input::Listing);
         for (key, value) in self.objects.clone() {
             let event = WatchEvent::Added(object(&key, value));
             self.step(Input::Watch { resource: key.resource, event });
