@@ -1,6 +1,8 @@
 //! A connection to a running cluster: in the process, or over HTTPS as the kubeconfig or the data directory says.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -24,10 +26,12 @@ pub(crate) struct ServerFile {
     pub(crate) pid: u32,
 }
 
-/// A client of a cluster.
+/// A client of a cluster: of the member that is named, and of the others where that one does not answer.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    client: Client,
+    clients: Vec<Client>,
+    /// Which of them answered last.
+    last: Arc<AtomicUsize>,
 }
 
 /// Where the data is kept when nobody says otherwise.
@@ -50,7 +54,7 @@ pub(crate) fn entry_of(data_dir: &Path) -> Result<Option<Entry>> {
     let what = || format!("cannot read {}", data_dir.display());
     let ca_certificate = read("ca.crt").with_context(what)?;
     let token = read("admin.token").with_context(what)?.trim().to_owned();
-    Ok(Some(Entry { server: server.server, ca_certificate, token }))
+    Ok(Some(Entry { server: server.server, ca_certificate, token, servers: Vec::new() }))
 }
 
 /// The entry that a command goes by.
@@ -68,18 +72,49 @@ pub(crate) fn entry(which: &Which) -> Result<Entry> {
 impl Connection {
     /// A client in the process.
     pub(crate) fn inside(client: Client) -> Self {
-        Self { client }
+        Self { clients: vec![client], last: Arc::default() }
     }
 
-    /// A client over HTTPS. Nothing is sent yet.
+    /// A client over HTTPS, of whichever member answers. Nothing is sent yet.
     pub(crate) fn to(entry: &Entry) -> Result<Self> {
-        let server = entry.server.parse().with_context(|| format!("{:?} is no address of a server", entry.server))?;
-        let mut config = Config::new(server);
-        config.root_cert = Some(certificates(&entry.ca_certificate)?);
-        config.auth_info = AuthInfo { token: Some(entry.token.clone().into()), ..AuthInfo::default() };
-        config.connect_timeout = Some(Duration::from_secs(5));
-        let client = Client::try_from(config).context("cannot make a client")?;
-        Ok(Self { client })
+        let others = entry.servers.iter().filter(|server| **server != entry.server);
+        let servers = std::iter::once(&entry.server).chain(others);
+        let clients = servers.map(|server| client(server, entry)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { clients, last: Arc::default() })
+    }
+
+    /// A client of the one member that the entry names.
+    pub(crate) fn to_one(entry: &Entry) -> Result<Self> {
+        Ok(Self::inside(client(&entry.server, entry)?))
+    }
+
+    /// Sends a request to the member that answered last; to another where nobody listens, because then nothing was sent.
+    async fn ask(&self, request: impl Fn() -> Result<Request<Body>>) -> Result<http::Response<Body>> {
+        let first = self.last.load(Ordering::Relaxed);
+        let mut failed = None;
+        for offset in 0..self.clients.len() {
+            let at = (first + offset) % self.clients.len();
+            match self.clients[at].send(request()?).await {
+                Ok(response) => {
+                    self.last.store(at, Ordering::Relaxed);
+                    return Ok(response);
+                }
+                Err(error) => {
+                    let unsent = is_unsent(&error);
+                    failed.get_or_insert(error);
+                    if !unsent {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failed.map_or_else(|| anyhow!("the cluster has no address"), unreachable))
+    }
+
+    /// Whether the process answers, ready or not.
+    pub(crate) async fn is_alive(&self) -> bool {
+        let asked = self.send(Method::GET, "/livez", None, Vec::new());
+        matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Ok((200, _))))
     }
 
     /// Whether the cluster answers, with the name that its certificate must have.
@@ -96,12 +131,14 @@ impl Connection {
         content_type: Option<&str>,
         body: Vec<u8>,
     ) -> Result<(u16, Vec<u8>)> {
-        let mut request = Request::builder().method(method).uri(path);
-        if let Some(content_type) = content_type {
-            request = request.header(http::header::CONTENT_TYPE, content_type);
-        }
-        let request = request.body(Body::from(body)).context("cannot make a request")?;
-        let response = self.client.send(request).await.map_err(unreachable)?;
+        let request = || {
+            let mut request = Request::builder().method(method.clone()).uri(path);
+            if let Some(content_type) = content_type {
+                request = request.header(http::header::CONTENT_TYPE, content_type);
+            }
+            request.body(Body::from(body.clone())).context("cannot make a request")
+        };
+        let response = self.ask(request).await?;
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.context("the answer broke off")?;
         Ok((code, body.to_bytes().to_vec()))
@@ -127,7 +164,7 @@ impl Connection {
 
     /// An answer that is streamed, piece by piece, until `take` says that it is enough.
     pub(crate) async fn stream(&self, path: &str, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
-        let request = Request::builder().uri(path).body(Body::empty()).context("cannot make a request")?;
+        let request = || Request::builder().uri(path).body(Body::empty()).context("cannot make a request");
         let mut take_all = |data: &[u8]| Ok(take(data));
         self.receive(request, &mut take_all).await
     }
@@ -139,14 +176,20 @@ impl Connection {
         body: &Value,
         mut take: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let request = Request::builder().method(Method::POST).uri(path);
-        let request = request.body(Body::from(body.to_string().into_bytes())).context("cannot make a request")?;
+        let request = || {
+            let request = Request::builder().method(Method::POST).uri(path);
+            request.body(Body::from(body.to_string().into_bytes())).context("cannot make a request")
+        };
         let mut take_all = |data: &[u8]| take(data).map(|()| true);
         self.receive(request, &mut take_all).await
     }
 
-    async fn receive(&self, request: Request<Body>, take: &mut impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
-        let response = self.client.send(request).await.map_err(unreachable)?;
+    async fn receive(
+        &self,
+        request: impl Fn() -> Result<Request<Body>>,
+        take: &mut impl FnMut(&[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let response = self.ask(request).await?;
         let code = response.status().as_u16();
         let mut body = response.into_body();
         if code != 200 {
@@ -164,6 +207,28 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A client of one member.
+fn client(server: &str, entry: &Entry) -> Result<Client> {
+    let uri = server.parse().with_context(|| format!("{server:?} is no address of a server"))?;
+    let mut config = Config::new(uri);
+    config.root_cert = Some(certificates(&entry.ca_certificate)?);
+    config.auth_info = AuthInfo { token: Some(entry.token.clone().into()), ..AuthInfo::default() };
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).context("cannot make a client")
+}
+
+/// Whether a request failed before anything of it was sent.
+fn is_unsent(error: &kube::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            return error.is_connect();
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn unreachable(error: kube::Error) -> anyhow::Error {

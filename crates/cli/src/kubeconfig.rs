@@ -39,18 +39,52 @@ pub(crate) struct Entry {
     pub(crate) ca_certificate: String,
     /// The administrator's token.
     pub(crate) token: String,
+    /// Every server of the cluster, where there are several: what speaks to one may speak to any.
+    pub(crate) servers: Vec<String>,
 }
 
-/// Writes the entry; returns another context that stays the current one, if there is one.
-pub(crate) fn write(path: &Path, entry: &Entry) -> Result<Option<String>> {
-    let mut config = read(path)?;
+impl Entry {
+    /// Whether two lead to the same server as the same user.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.server == other.server && self.ca_certificate == other.ca_certificate && self.token == other.token
+    }
+}
+
+/// Where a cluster's entry has all its servers: kubectl knows one, and keeps extensions as they are.
+const SERVERS: &str = "servers.coracle.dev";
+
+/// What an entry says of its cluster.
+fn cluster_of(entry: &Entry) -> Value {
     let ca = base64(entry.ca_certificate.as_bytes());
     let mut cluster = json!({"server": entry.server, "certificate-authority-data": ca});
     if is_here(&entry.server) {
         // Compressing takes longer than sending where nothing is sent over a network.
         cluster["disable-compression"] = true.into();
     }
-    put(&mut config, "clusters", "cluster", Some(cluster))?;
+    if entry.servers.len() > 1 {
+        cluster["extensions"] = json!([{"name": SERVERS, "extension": entry.servers}]);
+    }
+    cluster
+}
+
+/// A kubeconfig with this cluster alone.
+pub(crate) fn text(entry: &Entry) -> String {
+    yaml::to_string(&alone(entry, CONTEXT, &json!({"token": entry.token})))
+}
+
+fn alone(entry: &Entry, name: &str, user: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": CONTEXT,
+        "clusters": [{"name": CONTEXT, "cluster": cluster_of(entry)}],
+        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": name}}],
+        "users": [{"name": name, "user": user}],
+    })
+}
+
+/// Writes the entry; returns another context that stays the current one, if there is one.
+pub(crate) fn write(path: &Path, entry: &Entry) -> Result<Option<String>> {
+    let mut config = read(path)?;
+    put(&mut config, "clusters", "cluster", Some(cluster_of(entry)))?;
     put(&mut config, "users", "user", Some(json!({"token": entry.token})))?;
     put(&mut config, "contexts", "context", Some(json!({"cluster": CONTEXT, "user": CONTEXT})))?;
     let current = config.get("current-context").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -69,14 +103,7 @@ fn is_here(server: &str) -> bool {
 
 /// Writes a file of its own for another user: the cluster of an entry, and the user's own credentials.
 pub(crate) fn write_new(path: &Path, entry: &Entry, name: &str, user: &Value) -> Result<()> {
-    let ca = base64(entry.ca_certificate.as_bytes());
-    let cluster = json!({"server": entry.server, "certificate-authority-data": ca});
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": CONTEXT,
-        "clusters": [{"name": CONTEXT, "cluster": cluster}],
-        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": name}}],
-        "users": [{"name": name, "user": user}],
-    });
+    let config = alone(entry, name, user);
     save(path, &config.as_object().cloned().unwrap_or_default())
 }
 
@@ -105,7 +132,11 @@ pub(crate) fn find(path: &Path) -> Result<Option<Entry>> {
     let (Some(cluster), Some(user)) = (named("clusters", "cluster"), named("users", "user")) else { return Ok(None) };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let ca = from_base64(&text(&cluster["certificate-authority-data"])).unwrap_or_default();
-    Ok(Some(Entry { server: text(&cluster["server"]), ca_certificate: ca, token: text(&user["token"]) }))
+    let extensions = cluster["extensions"].as_array().into_iter().flatten();
+    let servers = extensions.filter(|extension| extension["name"] == SERVERS);
+    let servers = servers.flat_map(|extension| extension["extension"].as_array().into_iter().flatten());
+    let servers = servers.filter_map(|server| server.as_str().map(str::to_owned)).collect();
+    Ok(Some(Entry { server: text(&cluster["server"]), ca_certificate: ca, token: text(&user["token"]), servers }))
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>> {
@@ -177,7 +208,8 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        Entry { server: "https://127.0.0.1:6443".into(), ca_certificate: "CA".into(), token: "t".into() }
+        let servers = vec!["https://127.0.0.1:6443".into(), "https://127.0.0.1:7443".into()];
+        Entry { server: "https://127.0.0.1:6443".into(), ca_certificate: "CA".into(), token: "t".into(), servers }
     }
 
     #[test]

@@ -12,6 +12,16 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(out, "{line}");
 }
 
+/// Rows of cells in columns, the titles first, on standard output.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        say(cells.join("   ").trim_end());
+    }
+}
+
 /// Bytes for the user, on standard output; `false` when nobody reads them any more.
 pub(crate) fn write(bytes: &[u8]) -> bool {
     let mut out = std::io::stdout().lock();

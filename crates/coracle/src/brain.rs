@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use coracle_api::Response;
+use coracle_api::{Response, Revision};
 use coracle_base::Now;
-use coracle_engine::{ActionId, ControlPlane, Input, Output, PeerMessage, ProposalId, clock_jumped};
-use coracle_raft::{MemberId, PersistId, ReadId, SnapshotMark, Status};
+use coracle_engine::{
+    ActionId, ControlPlane, Input, MEMBERS, MemberRecord, Output, PeerMessage, ProposalId, clock_jumped,
+};
+use coracle_raft::{MemberId, Membership, PersistId, ReadId, SnapshotMark, Status};
 use coracle_store::{Store, StoreOptions, Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -40,6 +42,8 @@ pub(crate) enum Message {
     Heartbeat(String),
     /// What another member says.
     Peer(MemberId, PeerMessage),
+    /// What was sent to another member lately may be lost.
+    Unreachable(MemberId),
     /// The whole state of another member.
     Snapshot(Box<SentSnapshot>),
     /// That state, durable and read.
@@ -108,6 +112,11 @@ pub(crate) struct Waits {
     /// Messages that go out when this batch is durable, in order.
     messages: VecDeque<(PersistId, MemberId, PeerMessage)>,
     durable: Option<PersistId>,
+    /// What this member is told next: that messages did not go out.
+    lost: Vec<Input>,
+    /// The revision at which the list of members was last looked at, and whether its group was once this member was up to date.
+    listed: Option<Revision>,
+    placed: bool,
 }
 
 impl std::fmt::Debug for Brain {
@@ -182,6 +191,7 @@ impl Brain {
                 Input::Heartbeat(node)
             }
             Message::Peer(from, message) => Input::Peer(from, message),
+            Message::Unreachable(member) => Input::Unreachable(member),
             Message::Snapshot(snapshot) => return self.receive(*snapshot),
             Message::SnapshotReceived(from, message, store) => Input::SnapshotReceived { from, message, store },
             Message::SnapshotSent(to, complete) => Input::SnapshotSent(to, complete),
@@ -227,6 +237,7 @@ impl Brain {
                 self.send_until(id);
                 inputs.push(Input::Persisted(id));
             }
+            inputs.append(&mut self.waits.lost);
         }
     }
 
@@ -234,11 +245,19 @@ impl Brain {
     ///
     /// After a start the log is applied as far as it is known to be committed, and the rest only once a leader was heard of: before
     /// that a view may lack writes that were acknowledged, and nobody sees it.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let listed = self.plane.view().last_change(&MEMBERS);
+        if self.waits.listed != Some(listed) {
+            self.waits.listed = Some(listed);
+            self.peers.list(MemberRecord::all(self.plane.view()));
+        }
         let leads = self.plane.is_leading();
         self.leads.send_if_modified(|current| std::mem::replace(current, leads) != leads);
         if !self.plane.is_current() {
             return;
+        }
+        if !std::mem::replace(&mut self.waits.placed, true) {
+            self.place(self.plane.membership());
         }
         let view = self.plane.view();
         self.views.send_if_modified(|current| {
@@ -285,11 +304,15 @@ impl Brain {
             Output::Leader(leader) => tracing::info!(member = self.id.0, ?leader, "another leader"),
             Output::Membership(membership) => {
                 tracing::info!(member = self.id.0, ?membership, "the members changed");
-                self.process.alone.store(membership.members() == [self.id], Ordering::Relaxed);
+                self.place(&membership);
             }
             Output::Removed => {
                 tracing::warn!(member = self.id.0, "this member was removed from the cluster, and stops");
+                self.process.removed.store(true, Ordering::Relaxed);
                 self.process.shutdown.cancel();
+                if self.peers.network().is_some() {
+                    self.process.cluster_shutdown.cancel();
+                }
             }
             other => tracing::error!(?other, "an output that this driver does not know"),
         }
@@ -312,10 +335,27 @@ impl Brain {
         }
     }
 
-    fn send(&self, to: MemberId, message: PeerMessage) {
-        if !self.peers.send(self.id, to, message) {
-            tracing::debug!(member = self.id.0, ?to, "a message to another member is lost");
+    fn send(&mut self, to: MemberId, message: PeerMessage) {
+        // Of transactions that never left it is certain that nobody has them.
+        let forwarded = match &message {
+            PeerMessage::Forward { boot, transactions, .. } => {
+                Some((*boot, transactions.iter().map(|(number, _)| *number).collect()))
+            }
+            _ => None,
+        };
+        if self.peers.send(self.id, to, message) {
+            return;
         }
+        tracing::trace!(member = self.id.0, ?to, "a message to another member is lost");
+        self.waits.lost.push(match forwarded {
+            Some((boot, numbers)) => Input::Peer(to, PeerMessage::Declined { boot, numbers }),
+            None => Input::Unreachable(to),
+        });
+    }
+
+    /// Whether this member is the only one: then its view is always the newest.
+    fn place(&self, membership: &Membership) {
+        self.process.alone.store(membership.members() == [self.id], Ordering::Relaxed);
     }
 
     fn save_snapshot(&self, index: u64, term: u64, view: View) {

@@ -22,16 +22,20 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::data_directory::DataDirectory;
 use crate::identity::Identity;
+use crate::join::{self, JoinOptions};
 use crate::limits::Limits;
 use crate::member::{Member, Site};
 use crate::node::{Carrier, FAKE_ANNOTATION, FAKE_CAPACITY, Joining, News, NodeLoop};
 use crate::process::Process;
+use crate::seat::Seat;
 use crate::tls::random_token;
 use crate::wal::{self, Life};
 use crate::{Error, ErrorKind, http};
 
 /// How long a start may take before it is given up.
 const START_WAIT: Duration = Duration::from_secs(30);
+/// How many orders about members wait.
+const ORDERS_MAX: usize = 16;
 /// The most members that make sense: each write waits for more than half of them.
 const MEMBERS_MAX: u64 = 7;
 /// The wall time at which virtual time begins, the same in every run: 2026-01-01T00:00:00Z.
@@ -85,6 +89,10 @@ pub struct ClusterBuilder {
     node_port_address: Option<IpAddr>,
     descriptions: Option<fn() -> String>,
     limits: Limits,
+    join: Option<JoinOptions>,
+    name: Option<String>,
+    lan: bool,
+    start_timeout: Option<Duration>,
 }
 
 impl ClusterBuilder {
@@ -95,6 +103,53 @@ impl ClusterBuilder {
     #[must_use]
     pub fn members(mut self, members: u64) -> Self {
         self.members = Some(members);
+        self
+    }
+
+    /// Joins the cluster that a member at this address (`HOST:PORT`) belongs to, with a token that any of its members gives: this
+    /// process becomes one more member of it, on this machine. It needs a directory of its own and an address at which the others reach
+    /// it ([`Self::data_dir`], [`Self::listen`]).
+    ///
+    /// A directory that is a member's already is that member again; token and address are not looked at then.
+    #[must_use]
+    pub fn join(mut self, address: impl Into<String>, token: impl Into<String>) -> Self {
+        let worker = self.join.take().is_some_and(|join| join.worker);
+        self.join = Some(JoinOptions { address: address.into(), token: token.into(), worker });
+        self
+    }
+
+    /// Joins without ever asking for a vote: the member runs pods and answers requests.
+    #[must_use]
+    pub fn worker(mut self) -> Self {
+        let join = self.join.get_or_insert_with(|| JoinOptions {
+            address: String::new(),
+            token: String::new(),
+            worker: true,
+        });
+        join.worker = true;
+        self
+    }
+
+    /// The member's name, which its node has, too; by default the machine's. It is kept in the directory: later starts do not change it.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Goes by the timings of a wired network: members notice within 150 to 300 ms that nobody leads, instead of 600 to 1,200 ms, and
+    /// hear of the leader every 30 ms. All members of a cluster should go by the same.
+    #[must_use]
+    pub fn lan(mut self) -> Self {
+        self.lan = true;
+        self
+    }
+
+    /// How long a start may take before it is given up; 30 seconds by default. A member of several machines waits for more than half
+    /// of them.
+    #[must_use]
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = Some(timeout);
         self
     }
 
@@ -217,10 +272,20 @@ impl ClusterBuilder {
         }
         let directory = self.directory()?;
         let life = directory.as_ref().map_or(Life::New, DataDirectory::life);
+        let address = listeners.get(&MemberId(1)).map(|(_, address)| *address);
+        let seat = self.take_seat(directory.as_ref(), life, address).await?;
         if let Some(directory) = &directory {
-            for id in (1..=self.members_or_one()).map(MemberId) {
+            let first = seat.as_ref().map_or(MemberId(1), |seat| seat.id);
+            // Who joined just now has its log already.
+            let life = if seat.as_ref().is_some_and(|seat| seat.joined) { Life::Known } else { life };
+            for id in (first.0..first.0 + self.members_or_one()).map(MemberId) {
                 wal::prepare(&directory.of_member(id, self.members_or_one()), id, life)?;
             }
+        }
+        if let Some(seat) = &seat
+            && let Some(listener) = listeners.remove(&MemberId(1))
+        {
+            listeners.insert(seat.id, listener);
         }
         let identity = directory.as_ref().map_or_else(Identity::generate, Identity::kept_in)?;
         let clock = match self.clock {
@@ -229,9 +294,10 @@ impl ClusterBuilder {
         };
         let rng = Rng::seeded(self.seed.map_or_else(random_seed, Ok)?);
         let addresses = listeners.iter().map(|(id, (_, address))| (*id, *address)).collect();
+        let (orders, taken) = mpsc::channel(ORDERS_MAX);
         let site = Arc::new(Site {
             settings: self,
-            identity,
+            identity: Arc::new(identity),
             directory,
             clock,
             rng: Mutex::new(rng),
@@ -241,24 +307,69 @@ impl ClusterBuilder {
             logs: Arc::default(),
             disks: Mutex::default(),
             addresses: RwLock::new(addresses),
+            seat,
             shutdown: CancellationToken::new(),
             failure: Arc::default(),
+            orders: (orders, tokio::sync::Mutex::new(taken)),
         });
         if let Some(directory) = &site.settings.data_dir {
             site.logs.keep_in(&directory.join("logs"))?;
         }
+        site.connect(address)?;
+        let timeout = site.settings.start_timeout.unwrap_or(START_WAIT);
         let mut members = BTreeMap::new();
         for id in site.members() {
-            members.insert(id, Member::begin(&site, id, listeners.get(&id).map(|(_, address)| *address))?);
+            let mut member = Member::begin(&site, id, listeners.get(&id).map(|(_, address)| *address))?;
+            // Members on other machines have to be heard before this one can be asked anything.
+            if site.peers.network().is_some()
+                && let Some((listener, address)) = listeners.remove(&id)
+            {
+                member.serve(&site, listener, address)?;
+            }
+            members.insert(id, member);
         }
         let cluster = Cluster::new(Arc::clone(&site), members);
-        cluster.until_bootstrapped(START_WAIT).await?;
+        cluster.until_bootstrapped(timeout).await?;
         cluster.list_members().await?;
         for id in site.members() {
             cluster.complete(id, listeners.remove(&id)).await?;
         }
         site.settings.make_fake_nodes(&cluster.process()).await?;
         Ok(cluster)
+    }
+
+    /// The seat of a directory whose member can have others on other machines: the one that it has, the founder's, or one that is asked
+    /// for now.
+    async fn take_seat(
+        &self,
+        directory: Option<&DataDirectory>,
+        life: Life,
+        address: Option<SocketAddr>,
+    ) -> Result<Option<Seat>, Error> {
+        let (Some(directory), Some(address), 1) = (directory, address, self.members_or_one()) else { return Ok(None) };
+        // A seat without keys is one that was asked for, and the answer did not get to the disk.
+        let found = Seat::read(directory.path())?.filter(|_| life == Life::Known);
+        let mut seat = match (found, &self.join) {
+            (Some(seat), Some(_)) if !seat.joined => {
+                return Err(Error::new(ErrorKind::Invalid, own_cluster(directory)));
+            }
+            (Some(seat), _) => seat,
+            (None, Some(join)) => {
+                if life == Life::Known {
+                    return Err(Error::new(ErrorKind::Invalid, own_cluster(directory)));
+                }
+                join::join(join, directory, self.name_of(MemberId(1)), address).await?
+            }
+            (None, None) => Seat::founder(self.name_of(MemberId(1))),
+        };
+        if seat.listen.replace(address) != Some(address) {
+            seat.write(directory)?;
+        }
+        Ok(Some(seat))
+    }
+
+    pub(crate) fn is_lan(&self) -> bool {
+        self.lan
     }
 
     /// How many members the process has.
@@ -293,7 +404,11 @@ impl ClusterBuilder {
 
     /// The name of a member, which its node has, too.
     pub(crate) fn name_of(&self, id: MemberId) -> String {
-        let name = if self.data_dir.is_some() { hostname() } else { "coracle".into() };
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None if self.data_dir.is_some() => hostname(),
+            None => "coracle".into(),
+        };
         if self.members_or_one() == 1 { name } else { format!("{name}-{}", id.0) }
     }
 
@@ -306,6 +421,12 @@ impl ClusterBuilder {
             return invalid("a member has one node at most; more of them can be fake nodes");
         }
         self.limits.check().map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+        if let Some(name) = self.name.as_deref().filter(|name| !coracle_api::selector::is_dns_subdomain(name)) {
+            return invalid(&format!("{name:?} cannot be the name of a node: lower case letters, digits, '-' and '.'"));
+        }
+        if self.join.is_some() && (self.data_dir.is_none() || self.listen.is_none() || self.members_or_one() != 1) {
+            return invalid("who joins a cluster is one member, with a directory and an address of its own");
+        }
         let members = self.members_or_one();
         if !(1..=MEMBERS_MAX).contains(&members) || members.is_multiple_of(2) {
             return invalid(
@@ -349,7 +470,7 @@ impl ClusterBuilder {
         member.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news, self.scripts.clone()).run());
         let nodes = self.nodes.unwrap_or(usize::from(self.clock == ClusterClock::System));
         if nodes > 0 {
-            let joining = self.real_node(&process, &sender, site.directory_of(member.id), member.id).await?;
+            let joining = self.real_node(&process, &sender, site.directory_of(member.id), site.name_of(member.id)).await?;
             let _ = sender.send(News::Join(Box::new(joining)));
         }
         Ok(())
@@ -372,13 +493,13 @@ impl ClusterBuilder {
         process: &Arc<Process>,
         news: &mpsc::UnboundedSender<News>,
         directory: Option<DataDirectory>,
-        id: MemberId,
+        name: String,
     ) -> Result<Joining, Error> {
         use coracle_runtime_wasm::Placement;
 
         use crate::node::{Host, Keeper};
 
-        let mut config = NodeConfig::new(self.name_of(id));
+        let mut config = NodeConfig::new(name);
         config.service_account_tokens = true;
         config.container_runtime_version = format!("wasmtime://{}", coracle_runtime_wasm::WASMTIME_VERSION);
         let placement = match self.clock {
@@ -420,7 +541,7 @@ impl ClusterBuilder {
         _process: &Arc<Process>,
         _news: &mpsc::UnboundedSender<News>,
         _directory: Option<DataDirectory>,
-        _id: MemberId,
+        _name: String,
     ) -> Result<Joining, Error> {
         Err(Error::new(
             ErrorKind::Invalid,
@@ -462,6 +583,10 @@ async fn register(process: &Process, config: &mut NodeConfig) -> Result<(), Erro
         config.pod_range = (network, prefix);
     }
     Ok(())
+}
+
+fn own_cluster(directory: &DataDirectory) -> String {
+    format!("{} holds a cluster of its own: join with an empty directory", directory.path().display())
 }
 
 fn random_seed() -> Result<u64, Error> {

@@ -19,9 +19,9 @@ use tokio::task::JoinHandle;
 
 use crate::brain::Message;
 use crate::member::{Member, Site};
-use crate::process::Process;
+use crate::process::{Order, Process};
 use crate::services::Opens;
-use crate::{ClusterBuilder, Error, ErrorKind, builder};
+use crate::{ClusterBuilder, Error, ErrorKind, builder, presence};
 
 /// How long a member that starts again may take to hear of a leader and to catch up.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(30);
@@ -72,22 +72,27 @@ impl Cluster {
 
     /// Puts the members of a new cluster into its list.
     pub(crate) async fn list_members(&self) -> ClusterResult<()> {
-        if self.site.settings.members_or_one() == 1 {
+        let network = self.site.peers.network();
+        if self.site.is_single() && network.is_none() {
             return Ok(());
         }
-        for id in self.site.members() {
+        let joined = self.site.seat.as_ref().is_some_and(|seat| seat.joined);
+        for id in self.site.members().filter(|_| !joined) {
             let process = self.process();
             let view = process.view();
             if MemberRecord::find(&view, id).is_some() {
                 continue;
             }
-            let address = self.site.addresses.read().expect(UNBROKEN).get(&id).map(ToString::to_string);
+            let address = self.site.addresses.read().expect(UNBROKEN).get(&id).copied();
             let record = MemberRecord {
                 id,
-                name: self.site.settings.name_of(id),
-                addresses: address.into_iter().collect(),
+                name: self.site.name_of(id),
+                addresses: match (network, address) {
+                    (Some(_), Some(address)) => presence::told_of(address),
+                    (_, address) => address.iter().map(ToString::to_string).collect(),
+                },
                 wants: Wants::Voter,
-                identity: String::new(),
+                identity: network.map_or_else(String::new, |network| network.credentials.identity()),
             };
             if let Some(transaction) = record.create(&view) {
                 // Who is there already was put there by a start before this one.
@@ -115,13 +120,22 @@ impl Cluster {
         if let Some((listener, address)) = listener {
             member.serve(&self.site, listener, address)?;
         }
-        let single = settings.members_or_one() == 1;
-        let opens = if single { Opens::Always } else { Opens::WhileLeading };
+        let opens = if self.site.is_single() { Opens::Always } else { Opens::WhileLeading };
         crate::services::start(member, settings.node_ports(), opens);
         Ok(())
     }
 
-    /// The ids of the cluster's members, running or not.
+    /// Whether this process's member was removed from the cluster, which it is no part of any more.
+    pub fn was_removed(&self) -> bool {
+        self.process().removed.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Whether other machines can join: the cluster keeps its state, listens, and has one member in this process.
+    pub fn can_grow(&self) -> bool {
+        self.site.peers.network().is_some()
+    }
+
+    /// The ids of the members that this process has, running or not.
     pub fn members(&self) -> Vec<u64> {
         self.site.members().map(|id| id.0).collect()
     }
@@ -274,6 +288,23 @@ impl Cluster {
     /// Waits until the cluster is told to stop, or cannot go on ([`Self::failure`]).
     pub async fn stopped(&self) {
         self.site.shutdown.cancelled().await;
+    }
+
+    /// Stops and starts members as clients ask (`coracle members stop`), for ever. Without somebody who does, such requests are refused.
+    pub async fn take_orders(&self) {
+        let mut orders = self.site.orders.1.lock().await;
+        while let Some(order) = orders.recv().await {
+            let (id, done) = match order {
+                Order::Stop(id) => {
+                    self.member(id.0).stop().await;
+                    (id, Ok(()))
+                }
+                Order::Start(id) => (id, self.member(id.0).start().await),
+            };
+            if let Err(error) = done {
+                tracing::error!(member = id.0, %error, "a member does not start");
+            }
+        }
     }
 
     /// Stops the nodes and the API server and waits until everything is written. State that is kept in a directory is all

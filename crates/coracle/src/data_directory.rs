@@ -22,6 +22,9 @@ const BESIDE: &str = "data.key";
 /// A file that every directory of a cluster has.
 pub(crate) const MARK: &str = "ca.key";
 
+/// The private keys that a directory has, sealed.
+const PRIVATE_KEYS: [&str; 4] = [MARK, "peer-ca.key", "sa.key", "member.key"];
+
 /// A data directory that can be read.
 #[derive(Clone, Debug)]
 pub(crate) struct DataDirectory {
@@ -92,12 +95,21 @@ impl DataDirectory {
 
     /// Replaces a file of the directory as a whole, sealed and durable.
     pub(crate) fn write(&self, file: &str, plain: &[u8]) -> std::io::Result<()> {
+        self.replace(file, &self.sealer.seal(file, plain))
+    }
+
+    /// Replaces a file that holds nothing secret, as a whole and durable.
+    pub(crate) fn write_plain(&self, file: &str, text: &[u8]) -> Result<(), Error> {
+        self.replace(file, text).map_err(|source| Error::file("write", &self.path.join(file), source))
+    }
+
+    fn replace(&self, file: &str, bytes: &[u8]) -> std::io::Result<()> {
         let path = self.path.join(file);
         let folder = path.parent().unwrap_or(&self.path);
         fs::create_dir_all(folder)?;
         let unfinished = path.with_extension("unfinished");
         let mut out = private_file(&unfinished)?;
-        out.write_all(&self.sealer.seal(file, plain))?;
+        out.write_all(bytes)?;
         out.sync_all()?;
         fs::rename(&unfinished, &path)?;
         File::open(folder)?.sync_all()
@@ -157,7 +169,7 @@ pub fn rotate_keys(directory: &Path) -> Result<(), Error> {
     let logs = folders.iter().map(|folder| Ok((folder, crate::wal::lock(&directory.folder(folder))?)));
     let logs = logs.collect::<Result<Vec<_>, Error>>()?;
     directory.sealer.rotate()?;
-    reseal(&directory, &[MARK.to_owned(), "sa.key".to_owned()])?;
+    reseal(&directory, &PRIVATE_KEYS.map(str::to_owned))?;
     for (folder, database) in logs {
         let member = directory.folder(folder);
         crate::wal::reseal(&member, &database)?;

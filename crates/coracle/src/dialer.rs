@@ -4,12 +4,12 @@
 //! operating system unless the destination is outside the cluster.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coracle_api::resources::{ENDPOINT_SLICES, PODS, SERVICES};
-use coracle_api::{ObjectKey, Uid};
+use coracle_api::resources::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
+use coracle_api::{Object, ObjectKey, Uid};
 use coracle_node::runtime::{ByteStream, Destination, OpenError, StreamSpec};
 use coracle_store::View;
 use tokio::net::TcpStream;
@@ -70,7 +70,7 @@ pub(crate) async fn dial_from_pod(
     let port = to.port;
     let service = |service| ServicePort { service, port, peer: from.to_string() };
     match meaning(&view, from, &to.host) {
-        Name::Address(address) if address.is_loopback() => own_port(process, &view, from, port),
+        Name::Address(address) if address.is_loopback() => own_port(process, &view, from, port).await,
         Name::Address(address) => match endpoints::service_at(&view, address) {
             Some(key) => dial_service(process, service(key)).await,
             None => dial_address(process, address, port).await,
@@ -101,8 +101,18 @@ pub(crate) async fn dial_service(process: &Arc<Process>, to: ServicePort) -> Res
     Ok(Box::pin(ServiceStream::new(first, Box::new(redial))))
 }
 
-/// A connection to a port of a pod.
-pub(crate) fn dial_pod(process: &Process, node: &str, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
+/// A connection to a port of a pod, wherever its node is.
+pub(crate) async fn dial_pod(process: &Process, node: &str, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
+    match dial_pod_here(process, node, pod, port) {
+        Err(error) if process.nodes.runtime(node).is_none() => {
+            process.peers.dial(node, pod, port).await.unwrap_or(Err(error))
+        }
+        dialed => dialed,
+    }
+}
+
+/// The same for a pod of this process.
+pub(crate) fn dial_pod_here(process: &Process, node: &str, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
     let runtime =
         process.nodes.runtime(node).ok_or_else(|| OpenError(format!("node {node:?} is not reachable from here")))?;
     runtime.open(StreamSpec::Port { pod: pod.clone(), port })
@@ -155,7 +165,9 @@ async fn connect(process: &Arc<Process>, to: &ServicePort) -> Result<ByteStream,
 
 async fn open(process: &Process, endpoint: &Endpoint) -> Result<ByteStream, OpenError> {
     match &endpoint.pod {
-        Some((node, pod)) if process.nodes.runtime(node).is_some() => dial_pod(process, node, pod, endpoint.port),
+        Some((node, pod)) if process.nodes.runtime(node).is_some() || process.peers.elsewhere(node).is_some() => {
+            dial_pod(process, node, pod, endpoint.port).await
+        }
         _ => dial_address(process, endpoint.address, endpoint.port).await,
     }
 }
@@ -169,14 +181,19 @@ async fn api_server(process: &Process) -> Result<ByteStream, OpenError> {
 }
 
 /// What a pod calls localhost is itself.
-fn own_port(process: &Process, view: &View, from: &Uid, port: u16) -> Result<ByteStream, OpenError> {
+async fn own_port(process: &Process, view: &View, from: &Uid, port: u16) -> Result<ByteStream, OpenError> {
     let node = view.by_uid(from).map(|pod| pod.attribute("spec.nodeName").to_owned()).unwrap_or_default();
-    dial_pod(process, &node, from, port)
+    dial_pod(process, &node, from, port).await
 }
 
 async fn dial_address(process: &Process, address: IpAddr, port: u16) -> Result<ByteStream, OpenError> {
     if let Some((node, pod)) = process.nodes.pod_at(address) {
-        return dial_pod(process, &node, &pod, port);
+        return dial_pod(process, &node, &pod, port).await;
+    }
+    if let Some((node, pod)) = pod_with(&process.view(), address)
+        && process.peers.elsewhere(&node).is_some()
+    {
+        return dial_pod(process, &node, &pod, port).await;
     }
     let address = SocketAddr::new(address, port);
     if is_in_cluster(process, address.ip()) {
@@ -218,11 +235,8 @@ async fn tcp(address: SocketAddr) -> Result<ByteStream, OpenError> {
 fn is_in_cluster(process: &Process, address: IpAddr) -> bool {
     let IpAddr::V4(address) = address else { return false };
     let options = &process.options;
-    let within = |network: std::net::Ipv4Addr, prefix: u8| {
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        u32::from(address) & mask == u32::from(network) & mask
-    };
-    within(options.pod_network, options.pod_prefix) || within(options.service_network, options.service_prefix)
+    has_prefix(address, options.pod_network, options.pod_prefix)
+        || has_prefix(address, options.service_network, options.service_prefix)
 }
 
 /// A service that leads nowhere refuses, as kube-proxy does for it.
@@ -246,6 +260,33 @@ fn meaning(view: &View, from: &Uid, name: &str) -> Name {
 
 fn namespace_of(view: &View, pod: &Uid) -> String {
     view.by_uid(pod).map(|pod| pod.key().namespace.to_string()).unwrap_or_default()
+}
+
+/// The node and uid of the pod that has an address, by the range of its node.
+fn pod_with(view: &View, address: IpAddr) -> Option<(String, Uid)> {
+    let range = |node: &Arc<Object>| node.value(None)["spec"]["podCIDR"].as_str().map(str::to_owned);
+    let node = view.list(&NODES, None).find(|node| range(node).is_some_and(|range| is_within(&range, address)))?;
+    let node = node.key().name.to_string();
+    let text = address.to_string();
+    let has = |pod: &&Arc<Object>| {
+        let pod = pod.value(None);
+        let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        !ended && pod["status"]["podIP"] == text.as_str()
+    };
+    let uid = view.by_attribute(&PODS, "spec.nodeName", &node)?.find(has)?.metadata().uid.clone()?;
+    Some((node, uid))
+}
+
+/// Whether a range in CIDR notation has an address.
+fn is_within(range: &str, address: IpAddr) -> bool {
+    let IpAddr::V4(address) = address else { return false };
+    let parsed = range.split_once('/').and_then(|(network, prefix)| Some((network.parse().ok()?, prefix.parse().ok()?)));
+    parsed.is_some_and(|(network, prefix)| has_prefix(address, network, prefix))
+}
+
+fn has_prefix(address: Ipv4Addr, network: Ipv4Addr, prefix: u8) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    u32::from(address) & mask == u32::from(network) & mask
 }
 
 /// The node and uid of a pod by name.

@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Invalid,
     /// The API server refused: the message is its `Status`'s.
     Api,
+    /// The cluster that was to be joined cannot be reached, is another one, or does not let this machine in.
+    Join,
     /// What was waited for did not happen in time.
     Timeout,
     /// The cluster has been stopped.

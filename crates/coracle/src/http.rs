@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::join::{CA_PATH, JOIN_PATH};
 use crate::process::{Answer, Process};
 use crate::tunnel;
 use stall::{Movement, Moving};
@@ -72,6 +73,9 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
 }
 
 async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<Response<Body>, Status> {
+    if let CA_PATH | JOIN_PATH = parts.uri.path() {
+        return admin::let_in(process, parts, body).await;
+    }
     let authorization = parts.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let user = match (parts.extensions.get::<Trusted>(), parts.extensions.get::<Certified>()) {
         (Some(trusted), _) => trusted.0.clone(),
@@ -91,7 +95,6 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
     } else {
         (read_body(process, body, process.options.max_body).await?, Body::empty())
     };
-    let websocket = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
     let request = Request {
         method: method(&parts.method)?,
         path,
@@ -101,7 +104,7 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
         user_agent: header(&parts.headers, "user-agent"),
         headers: passed_headers(&parts.headers),
         body: if body.is_empty() { coracle_api::Body::Empty } else { coracle_api::Body::Bytes(body) },
-        user,
+        user: user.clone(),
     };
     let head = request.method == Method::Head;
     let answer = process.answer(request).await;
@@ -120,7 +123,12 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
         Answer::Watch(watcher) => Ok(watch::respond(process, watcher, place()?)),
         Answer::Tunnel(tunnel) => {
             let place = place()?;
-            let response = tunnel::respond(process, tunnel, websocket, (parts, place.clone()), passed_on).await?;
+            let response = if let Some((network, member)) = tunnel::elsewhere(process, &tunnel) {
+                network.pass_on(member, &user, parts, passed_on).await?
+            } else {
+                let websocket = WebSocketUpgrade::from_request_parts(parts, &()).await.ok();
+                tunnel::respond(process, tunnel, websocket, (parts, place.clone()), passed_on).await?
+            };
             Ok(response.map(|body| body::holding(body, place)))
         }
     }

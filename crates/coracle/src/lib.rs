@@ -50,6 +50,7 @@ mod error;
 mod http;
 mod identity;
 mod images;
+mod join;
 mod limits;
 mod logs;
 mod member;
@@ -57,9 +58,11 @@ mod memory_disk;
 mod metrics;
 mod node;
 mod peers;
+mod presence;
 mod process;
 mod recovery;
 mod seal;
+mod seat;
 mod services;
 mod tls;
 mod tokens;
@@ -74,6 +77,7 @@ pub use error::{Error, ErrorKind};
 pub use images::{ImageDirectory, ImageRecord};
 pub use limits::Limits;
 pub use recovery::{Recovered, recover};
+pub use seat::last_address;
 pub use tls::CertificateRequest;
 
 /// How containers behave on fake nodes.

@@ -30,14 +30,20 @@ use crate::data_directory::DataDirectory;
 use crate::dialer::Turns;
 use crate::http::fair::FairQueue;
 use crate::identity::Identity;
+use crate::http::listen::Doors;
 use crate::images::Images;
+use crate::join::Gate;
 use crate::logs::LogStore;
 use crate::memory_disk::MemoryDisk;
 use crate::metrics::Metrics;
 use crate::node::Nodes;
-use crate::peers::Peers;
-use crate::process::Process;
+use crate::peers::credentials::{Credentials, member_key};
+use crate::peers::snapshot::Incoming;
+use crate::peers::{Network, Peers};
+use crate::process::{Order, Process};
 use crate::wal::{self, Wal};
+use crate::presence::Presence;
+use crate::seat::Seat;
 use crate::{ClusterClock, Error, ErrorKind, http};
 
 /// How long a shutdown waits for a task before it is dropped.
@@ -46,7 +52,7 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 /// What the members of a process share.
 pub(crate) struct Site {
     pub(crate) settings: ClusterBuilder,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) directory: Option<DataDirectory>,
     pub(crate) clock: Clock,
     pub(crate) rng: Mutex<Rng>,
@@ -56,11 +62,15 @@ pub(crate) struct Site {
     pub(crate) logs: Arc<LogStore>,
     /// What members of an in-memory cluster keep while they are stopped.
     pub(crate) disks: Mutex<BTreeMap<MemberId, Arc<MemoryDisk>>>,
-    /// The address of each member, once it had one: it comes back to it.
+    /// The address of each member of this process, once it had one: it comes back to it.
     pub(crate) addresses: RwLock<BTreeMap<MemberId, SocketAddr>>,
+    /// Which member of a cluster of several machines this is, where it can be one.
+    pub(crate) seat: Option<Seat>,
     pub(crate) shutdown: CancellationToken,
     /// Why a member could not go on, the first of them.
     pub(crate) failure: Arc<OnceLock<String>>,
+    /// What this process is asked to do with its members, for who takes orders.
+    pub(crate) orders: (mpsc::Sender<Order>, tokio::sync::Mutex<mpsc::Receiver<Order>>),
 }
 
 /// A running member.
@@ -76,10 +86,29 @@ pub(crate) struct Member {
 impl Site {
     /// The ids of the members that this process has.
     pub(crate) fn members(&self) -> impl Iterator<Item = MemberId> + use<> {
-        (1..=self.settings.members_or_one()).map(MemberId)
+        let first = self.seat.as_ref().map_or(1, |seat| seat.id.0);
+        (first..first + self.settings.members_or_one()).map(MemberId)
     }
 
-    fn is_single(&self) -> bool {
+    /// Opens the way to other machines, where this process can have peers there.
+    pub(crate) fn connect(&self, address: Option<SocketAddr>) -> Result<(), Error> {
+        let (Some(seat), Some(directory), Some(address)) = (&self.seat, &self.directory, address) else { return Ok(()) };
+        let key = member_key(directory)?;
+        let credentials = Credentials::new(seat.id, self.identity.peer_authority.clone(), key)?;
+        let incoming = Incoming::new(directory.clone());
+        let network = Network::new(seat.id, credentials, address.port(), incoming, self.shutdown.clone());
+        network.roster.update(seat.members.clone());
+        self.peers.connect(network);
+        Ok(())
+    }
+
+    /// The name of a member, which its node has, too.
+    pub(crate) fn name_of(&self, id: MemberId) -> String {
+        self.seat.as_ref().map_or_else(|| self.settings.name_of(id), |seat| seat.name.clone())
+    }
+
+    /// Whether this process has one member, the others on other machines if there are any.
+    pub(crate) fn is_single(&self) -> bool {
         self.settings.members_or_one() == 1
     }
 
@@ -89,7 +118,16 @@ impl Site {
     }
 
     fn raft(&self, id: MemberId) -> Config {
-        Config { voters: self.members().collect(), ..Config::single(id) }
+        let joined = self.seat.as_ref().is_some_and(|seat| seat.joined);
+        let config = if joined { Config::joining(id) } else { Config::single(id) };
+        let voters = if joined { Vec::new() } else { self.members().collect() };
+        let config = Config { voters, ..config };
+        if self.settings.is_lan() { config.lan() } else { config }
+    }
+
+    /// What lets other machines in: only a member that keeps its state and is reached over a network can have peers.
+    fn gate(&self) -> Option<Gate> {
+        self.peers.network().map(|_| Gate::new(Arc::clone(&self.identity)))
     }
 
     fn disk_of(&self, id: MemberId) -> Option<Arc<MemoryDisk>> {
@@ -161,9 +199,13 @@ impl Member {
             brain: brain.clone(),
             views: view,
             leads: leading.clone(),
-            alone: AtomicBool::new(site.is_single()),
+            removed: AtomicBool::new(false),
+            // Until the log has said who is in the group.
+            alone: AtomicBool::new(false),
             heartbeats: Heartbeats::default(),
             peers: Arc::clone(&site.peers),
+            orders: site.orders.0.clone(),
+            gate: site.gate(),
             nodes: Arc::clone(&site.nodes),
             turns: Turns::default(),
             requests: FairQueue::new(site.settings.client_limits().clone()),
@@ -201,15 +243,17 @@ impl Member {
         self.tasks.push(tokio::spawn(task));
     }
 
-    /// Serves HTTPS.
+    /// Serves HTTPS, and other members where there is a network.
     pub(crate) fn serve(&mut self, site: &Site, listener: TcpListener, address: SocketAddr) -> Result<(), Error> {
         let process = Arc::clone(&self.process);
-        let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), advertised(address).ip()];
-        addresses.push(IpAddr::V4(Ipv4Addr::from(u32::from(process.options.service_network) + 1)));
-        addresses.dedup();
-        let tls = site.identity.authority.server_config(&addresses)?;
+        let presence = Presence::new(site, self.id, address, process.options.service_network)?;
+        let doors = Doors { api: presence.certificate.config()?, network: site.peers.network().cloned() };
+        if let Some(network) = &doors.network {
+            network.serve(&process);
+        }
         let router = http::router(Arc::clone(&process));
-        self.spawn(http::listen::serve(process, listener, tls, router));
+        self.spawn(http::listen::serve(Arc::clone(&process), listener, doors, router));
+        self.spawn(presence.keep(process));
         Ok(())
     }
 

@@ -1,24 +1,37 @@
 //! How members reach each other. Those of one process hand messages over as values: nothing is encoded, and what finds a full
-//! queue or nobody there is lost, as on a network.
+//! queue or nobody there is lost, as on a network. Those on other machines are reached over one ([`Network`]).
+
+pub(crate) mod credentials;
+mod bulk;
+mod frame;
+mod network;
+mod roster;
+pub(crate) mod snapshot;
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coracle_engine::PeerMessage;
+use coracle_api::Uid;
+use coracle_engine::{MemberRecord, PeerMessage};
+use coracle_node::runtime::{ByteStream, OpenError};
 use coracle_raft::{MemberId, SnapshotMark, Status};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::brain::Message;
 
+pub(crate) use network::Network;
+
 /// How long a member has to say how it stands.
 const STATUS_WAIT: Duration = Duration::from_secs(2);
 
-/// The members of a process, by id.
+/// The members that this process knows, by id: its own, and those behind its network.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     inputs: RwLock<BTreeMap<MemberId, mpsc::Sender<Message>>>,
+    network: OnceLock<Arc<Network>>,
 }
 
 /// A state on its way from one member to another.
@@ -29,6 +42,14 @@ pub(crate) struct SentSnapshot {
     pub(crate) message: coracle_raft::Message,
     pub(crate) mark: SnapshotMark,
     pub(crate) state: Bytes,
+}
+
+/// How a member stands, and what runs there.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct MemberReport {
+    pub(crate) status: Status,
+    /// The version of Coracle.
+    pub(crate) version: String,
 }
 
 impl Peers {
@@ -42,25 +63,63 @@ impl Peers {
         self.inputs.write().expect("nothing panics while it holds the lock").remove(&id);
     }
 
+    /// Others are on other machines.
+    pub(crate) fn connect(&self, network: Arc<Network>) {
+        let _ = self.network.set(network);
+    }
+
+    /// The way to other machines, if this process has one.
+    pub(crate) fn network(&self) -> Option<&Arc<Network>> {
+        self.network.get()
+    }
+
+    /// The list of members is this now.
+    pub(crate) fn list(&self, records: Vec<MemberRecord>) {
+        if let Some(network) = self.network.get() {
+            network.roster.update(records);
+        }
+    }
+
     /// Sends a message without waiting; false when it is lost for certain.
     pub(crate) fn send(&self, from: MemberId, to: MemberId, message: PeerMessage) -> bool {
-        self.inputs_of(from, to).is_some_and(|inputs| inputs.try_send(Message::Peer(from, message)).is_ok())
+        if let Some(inputs) = self.inputs_of(from, to) {
+            return inputs.try_send(Message::Peer(from, message)).is_ok();
+        }
+        self.network.get().is_some_and(|network| network.send(to, message))
     }
 
     /// Sends a whole state; false when it did not arrive.
     pub(crate) async fn send_snapshot(&self, to: MemberId, snapshot: SentSnapshot) -> bool {
-        match self.inputs_of(snapshot.from, to) {
-            Some(inputs) => inputs.send(Message::Snapshot(Box::new(snapshot))).await.is_ok(),
+        if let Some(inputs) = self.inputs_of(snapshot.from, to) {
+            return inputs.send(Message::Snapshot(Box::new(snapshot))).await.is_ok();
+        }
+        match self.network.get() {
+            Some(network) => network.send_state(to, snapshot).await,
             None => false,
         }
     }
 
-    /// How a member of this process stands; `None` when it does not run or does not answer in time.
-    pub(crate) async fn status(&self, id: MemberId) -> Option<Status> {
-        let inputs = self.inputs.read().expect("nothing panics while it holds the lock").get(&id).cloned()?;
+    /// How a member stands; `None` when it does not run or does not answer in time.
+    pub(crate) async fn report(&self, id: MemberId) -> Option<MemberReport> {
+        let inputs = self.inputs.read().expect("nothing panics while it holds the lock").get(&id).cloned();
+        let Some(inputs) = inputs else { return self.network.get()?.report(id).await };
         let (reply, status) = oneshot::channel();
         inputs.try_send(Message::Status(reply)).ok()?;
-        tokio::time::timeout(STATUS_WAIT, status).await.ok()?.ok()
+        let status = tokio::time::timeout(STATUS_WAIT, status).await.ok()?.ok()?;
+        Some(MemberReport { status, version: env!("CARGO_PKG_VERSION").into() })
+    }
+
+    /// The member on another machine that a node belongs to, and the way there.
+    pub(crate) fn elsewhere(&self, node: &str) -> Option<(Arc<Network>, MemberId)> {
+        let network = self.network.get()?;
+        let member = network.roster.of_node(node).filter(|member| *member != network.me)?;
+        Some((Arc::clone(network), member))
+    }
+
+    /// A connection to a port of a pod on another machine; `None` when its node is none of another member.
+    pub(crate) async fn dial(&self, node: &str, pod: &Uid, port: u16) -> Option<Result<ByteStream, OpenError>> {
+        let (network, member) = self.elsewhere(node)?;
+        Some(network.dial(member, node, pod, port).await)
     }
 
     fn inputs_of(&self, from: MemberId, to: MemberId) -> Option<mpsc::Sender<Message>> {

@@ -10,6 +10,7 @@ use coracle_apiserver::{
 };
 use coracle_base::{Now, Rng};
 use coracle_engine::needs_read;
+use coracle_raft::MemberId;
 use coracle_store::{Applied, Refused, Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use crate::clock::Clock;
 use crate::dialer::Turns;
 use crate::http::fair::FairQueue;
 use crate::images::Images;
+use crate::join::Gate;
 use crate::logs::LogStore;
 use crate::metrics::Metrics;
 use crate::node::Nodes;
@@ -31,6 +33,15 @@ use crate::tls::Authority;
 const REVISION_WAIT: Duration = Duration::from_secs(3);
 /// How long a proposal may take before the client is told that its outcome is not known.
 const PROPOSAL_WAIT: Duration = Duration::from_secs(30);
+
+/// What a program is asked to do with one of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Stop it.
+    Stop(MemberId),
+    /// Start it again.
+    Start(MemberId),
+}
 
 /// What ends a request's way through the API server.
 #[derive(Debug)]
@@ -57,10 +68,16 @@ pub(crate) struct Process {
     pub(crate) views: watch::Receiver<View>,
     /// Whether this member leads.
     pub(crate) leads: watch::Receiver<bool>,
+    /// Whether this member was removed from the cluster.
+    pub(crate) removed: AtomicBool,
     /// Whether this member is the only one: then its view is always the newest.
     pub(crate) alone: AtomicBool,
     pub(crate) heartbeats: Heartbeats,
     pub(crate) peers: Arc<Peers>,
+    /// What the program is asked to do with its members.
+    pub(crate) orders: mpsc::Sender<Order>,
+    /// Lets other machines in, where the cluster can have more.
+    pub(crate) gate: Option<Gate>,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) turns: Turns,
     /// What clients may take.
@@ -168,7 +185,7 @@ impl Process {
     }
 
     /// Waits until the view has everything that was acknowledged before now.
-    async fn read(&self) -> Result<(), Status> {
+    pub(crate) async fn read(&self) -> Result<(), Status> {
         if self.alone.load(Ordering::Relaxed) {
             return Ok(());
         }

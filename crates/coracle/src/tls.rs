@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use coracle_api::UserInfo;
 use coracle_base::Timestamp;
@@ -16,8 +16,11 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::RootCertStore;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+
+use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 
@@ -30,6 +33,11 @@ const NAMES: [&str; 6] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
+
+/// For how long a server's or a member's own certificate is valid. It is signed anew long before.
+pub(crate) const CERTIFICATE_DAYS: i64 = 365;
+/// Why locks are not poisoned.
+const UNBROKEN: &str = "nothing panics while it holds the lock";
 
 /// A certificate authority: its certificate and its private key, both PEM.
 #[derive(Clone)]
@@ -45,11 +53,11 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new authority, valid for ten years from now.
-    pub(crate) fn generate() -> Result<Self, Error> {
+    /// A new authority of this name, valid for ten years from now.
+    pub(crate) fn generate(common_name: &str) -> Result<Self, Error> {
         let key = KeyPair::generate().map_err(Error::certificate)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = name("coracle-ca", None);
+        params.distinguished_name = name(common_name, None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -90,48 +98,93 @@ impl Authority {
         Ok(UserCertificate { certificate: certificate.pem(), expires })
     }
 
+    /// Signs a certificate about a key of one's own, for as many days; from an hour ago, as everything here.
+    pub(crate) fn sign_own(
+        &self,
+        key: &KeyPair,
+        mut params: CertificateParams,
+        days: i64,
+    ) -> Result<CertifiedKey, Error> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        (params.not_before, params.not_after) = validity(days);
+        let certificate = params.signed_by(key, &self.issuer()?).map_err(Error::certificate)?;
+        let private = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).map_err(|e| Error::tls(&e))?;
+        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+        CertifiedKey::from_der(chain, private, &provider()).map_err(|e| Error::tls(&e))
+    }
+
+    /// The authority's certificate as what is trusted.
+    pub(crate) fn roots(&self) -> Result<Arc<RootCertStore>, Error> {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| Error::tls(&e))?;
+        roots.add(certificate).map_err(|e| Error::tls(&e))?;
+        Ok(Arc::new(roots))
+    }
+
     fn issuer(&self) -> Result<Issuer<'static, KeyPair>, Error> {
         let key = KeyPair::from_pem(&self.key).map_err(Error::certificate)?;
         Issuer::from_ca_cert_pem(&self.certificate, key).map_err(Error::certificate)
     }
+}
 
-    /// Who may show a certificate: users of this authority, and it is no duty.
-    fn client_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        let mut roots = rustls::RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| Error::tls(&e))?;
-        roots.add(certificate).map_err(|e| Error::tls(&e))?;
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| Error::tls(&e))
+/// The certificate that an API server shows. It is signed anew before it ends, and when the machine's addresses change.
+#[derive(Debug)]
+pub(crate) struct ServerCertificate {
+    authority: Authority,
+    shown: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ServerCertificate {
+    /// A certificate for the API server's names and these addresses.
+    pub(crate) fn new(authority: Authority, addresses: &[IpAddr]) -> Result<Arc<Self>, Error> {
+        let shown = RwLock::new(Arc::new(server_certificate(&authority, addresses)?));
+        Ok(Arc::new(Self { authority, shown }))
     }
 
-    /// A server certificate for the API server's names and these addresses, valid for a year: one is made at every start.
-    pub(crate) fn server_config(&self, addresses: &[IpAddr]) -> Result<Arc<rustls::ServerConfig>, Error> {
-        let key = KeyPair::generate().map_err(Error::certificate)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = name("coracle-apiserver", None);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        (params.not_before, params.not_after) = validity(365);
-        for dns in NAMES {
-            let dns = dns.try_into().map_err(Error::certificate)?;
-            params.subject_alt_names.push(SanType::DnsName(dns));
-        }
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
-        let certificate = params.signed_by(&key, &self.issuer()?).map_err(Error::certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).map_err(|e| Error::tls(&e))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = self.client_verifier(&provider)?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+    /// Shows a new one from now on.
+    pub(crate) fn renew(&self, addresses: &[IpAddr]) -> Result<(), Error> {
+        let new = Arc::new(server_certificate(&self.authority, addresses)?);
+        *self.shown.write().expect(UNBROKEN) = new;
+        Ok(())
+    }
+
+    /// What the API server's socket speaks TLS with: users may show a certificate of the authority, and it is no duty.
+    pub(crate) fn config(self: &Arc<Self>) -> Result<Arc<rustls::ServerConfig>, Error> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.authority.roots()?, provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| Error::tls(&e))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::tls(&e))?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![CertificateDer::from(certificate.der().to_vec())], key)
-            .map_err(|e| Error::tls(&e))?;
+            .with_cert_resolver(Arc::<Self>::clone(self));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.shown.read().expect(UNBROKEN)))
+    }
+}
+
+fn server_certificate(authority: &Authority, addresses: &[IpAddr]) -> Result<CertifiedKey, Error> {
+    let key = KeyPair::generate().map_err(Error::certificate)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name("coracle-apiserver", None);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    for dns in NAMES {
+        params.subject_alt_names.push(SanType::DnsName(dns.try_into().map_err(Error::certificate)?));
+    }
+    params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+    authority.sign_own(&key, params, CERTIFICATE_DAYS)
+}
+
+/// The one provider of ciphers.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// A certificate of a user.
@@ -170,6 +223,17 @@ impl CertificateRequest {
     }
 }
 
+/// The SHA-256 of a certificate's public key, in hexadecimal: it stays when the certificate is signed anew.
+pub(crate) fn fingerprint_of(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(fingerprint(certificate.public_key().raw))
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub(crate) fn fingerprint(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
 /// The user that a verified client certificate is about: its common name, in the groups of its organizations.
 pub(crate) fn user_of(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
@@ -181,7 +245,7 @@ pub(crate) fn user_of(certificate: &CertificateDer<'_>) -> Option<UserInfo> {
     Some(UserInfo { name, groups, ..UserInfo::default() })
 }
 
-fn name(common: &str, organization: Option<&str>) -> DistinguishedName {
+pub(crate) fn name(common: &str, organization: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common);
     if let Some(organization) = organization {
@@ -201,11 +265,15 @@ pub(crate) fn random_token() -> Result<String, Error> {
     let mut bytes = [0_u8; 32];
     let random: &dyn rustls::crypto::SecureRandom = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| Error::randomness())?;
+    Ok(hexadecimal(&bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         let _ = write!(text, "{byte:02x}");
     }
-    Ok(text)
+    text
 }
 
 #[cfg(test)]
@@ -214,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_users_certificate_says_what_was_asked_for_and_nothing_of_the_request() {
-        let authority = Authority::generate().unwrap();
+        let authority = Authority::generate("coracle-ca").unwrap();
         let request = CertificateRequest::generate().unwrap();
         let signed = authority.sign_user(&request.text, ("jane", Some("team")), 30).unwrap();
         let der = CertificateDer::from_pem_slice(signed.certificate.as_bytes()).unwrap();

@@ -7,6 +7,7 @@ use axum::extract::WebSocketUpgrade;
 use coracle_api::resources::PODS;
 use coracle_api::{ObjectKey, Reason, Status, Uid};
 use coracle_apiserver::{LogOptions, TunnelSpec};
+use coracle_raft::MemberId;
 use futures_util::stream;
 use http::Response;
 use http::request::Parts;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::http::fair::StreamPlace;
 use crate::logs::{Instance, LogQuery, LogStore};
+use crate::peers::Network;
 use crate::process::Process;
 
 mod port_forward;
@@ -43,6 +45,15 @@ pub(crate) async fn respond(
             proxy::respond(process, target, parts, body).await
         }
         _ => Err(Status::failure(501, Some(Reason::ServiceUnavailable), "this stream is not served yet")),
+    }
+}
+
+/// The member on another machine that has what a request turned into, where it is not here. Requests to be passed on to a pod are
+/// not: the dialer reaches it from anywhere.
+pub(crate) fn elsewhere(process: &Process, tunnel: &TunnelSpec) -> Option<(Arc<Network>, MemberId)> {
+    match tunnel {
+        TunnelSpec::Log { node, .. } | TunnelSpec::PortForward { node, .. } => process.peers.elsewhere(node),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use http::Method;
 
 use crate::args::Down;
 use crate::connection::{self, Connection};
-use crate::kubeconfig;
+use crate::kubeconfig::{self, Entry};
 use crate::terminal::{ask, say};
 
 /// How long the process may take to write everything and end.
@@ -32,15 +32,15 @@ pub(crate) async fn run(down: Down) -> Result<()> {
     };
     let mut stopped = false;
     if let Some(entry) = &entry {
-        let connection = Connection::to(entry)?;
-        if connection.is_ready().await {
+        let connection = Connection::to_one(entry)?;
+        if connection.is_alive().await {
             connection.send(Method::POST, "/coracle/v1/shutdown", None, Vec::new()).await?;
             until_gone(&connection).await?;
             stopped = true;
         }
     }
-    let ours = kubeconfig::find(&path)?;
-    if ours.is_some() && (ours == entry || entry.is_none()) {
+    let is_ours = |ours: &Entry| entry.as_ref().is_none_or(|entry| entry.is_same(ours));
+    if kubeconfig::find(&path)?.is_some_and(|ours| is_ours(&ours)) {
         kubeconfig::remove(&path)?;
     }
     say(if stopped { "The cluster is stopped." } else { "No cluster was running." });
@@ -52,7 +52,7 @@ pub(crate) async fn run(down: Down) -> Result<()> {
 
 async fn until_gone(connection: &Connection) -> Result<()> {
     let gone = async {
-        while connection.is_ready().await {
+        while connection.is_alive().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::args::{Members, MembersCommand, Which};
 use crate::connection::{self, Connection};
-use crate::terminal::say;
+use crate::terminal::{say, table};
 
 const PATH: &str = "/coracle/v1/members";
 /// How often, and how far apart, it is looked whether the other member leads.
@@ -19,6 +19,19 @@ pub(crate) async fn run(members: Members) -> Result<()> {
     match members.command {
         None => list(&members.which).await,
         Some(MembersCommand::TransferLeader { id, which }) => transfer(id, &which).await,
+        Some(MembersCommand::Remove { id, which }) => remove(id, &which).await,
+        Some(MembersCommand::Promote { id, which }) => promote(id, &which).await,
+        Some(MembersCommand::Stop { id, which }) => {
+            change("stop", id, &which, &format!("member {id} did not stop"), |member| member["status"].is_null()).await?;
+            say(&format!("Member {id} is stopped."));
+            Ok(())
+        }
+        Some(MembersCommand::Start { id, which }) => {
+            change("start", id, &which, &format!("member {id} did not start"), |member| !member["status"].is_null())
+                .await?;
+            say(&format!("Member {id} runs."));
+            Ok(())
+        }
     }
 }
 
@@ -29,22 +42,24 @@ async fn list(which: &Which) -> Result<()> {
         return Ok(());
     }
     let commit = members.iter().filter_map(|member| member["status"]["commit"].as_u64()).max().unwrap_or(0);
-    let titles = ["ID", "NAME", "ROLE", "TERM", "COMMIT", "LAG", "ADDRESS"].map(str::to_owned);
-    let rows: Vec<[String; 7]> =
+    let titles = ["ID", "NAME", "ROLE", "TERM", "COMMIT", "LAG", "VERSION", "ADDRESS"].map(str::to_owned);
+    let rows: Vec<[String; 8]> =
         std::iter::once(titles).chain(members.iter().map(|member| row(member, commit))).collect();
-    let widths: [usize; 7] = std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        say(cells.join("   ").trim_end());
-    }
+    table(&rows);
     Ok(())
 }
 
-async fn read(connection: &Connection) -> Result<Vec<Value>> {
+/// The servers of all members.
+pub(super) fn servers(members: &[Value]) -> Vec<String> {
+    let first = members.iter().filter_map(|member| member["addresses"][0].as_str());
+    first.map(|address| format!("https://{address}")).collect()
+}
+
+pub(super) async fn read(connection: &Connection) -> Result<Vec<Value>> {
     Ok(connection.get(PATH).await?["members"].as_array().cloned().unwrap_or_default())
 }
 
-fn row(member: &Value, commit: u64) -> [String; 7] {
+fn row(member: &Value, commit: u64) -> [String; 8] {
     let status = &member["status"];
     let number = |value: &Value| value.as_u64().map_or_else(|| "-".into(), |number| number.to_string());
     let applied = status["applied"].as_u64();
@@ -55,6 +70,7 @@ fn row(member: &Value, commit: u64) -> [String; 7] {
         number(&status["term"]),
         number(&status["commit"]),
         applied.map_or_else(|| "-".into(), |applied| commit.saturating_sub(applied).to_string()),
+        text(&member["version"]),
         text(&member["addresses"][0]),
     ]
 }
@@ -64,16 +80,79 @@ fn text(value: &Value) -> String {
 }
 
 async fn transfer(id: u64, which: &Which) -> Result<()> {
+    let why = format!(
+        "member {id} did not come to lead; `coracle members` shows whether it runs and how far it is behind"
+    );
+    change("transfer-leader", id, which, &why, |member| member["status"]["role"] == "Leader").await?;
+    say(&format!("Member {id} leads."));
+    Ok(())
+}
+
+async fn remove(id: u64, which: &Which) -> Result<()> {
     let connection = Connection::to(&connection::entry(which)?)?;
-    let path = format!("{PATH}/transfer-leader?id={id}");
-    connection.json(Method::POST, &path, "application/json", &Value::Null).await?;
+    ask(&connection, "remove", id).await?;
     for _ in 0..LOOKS {
         let members = read(&connection).await?;
-        if members.iter().any(|member| member["id"] == id && member["status"]["role"] == "Leader") {
-            say(&format!("Member {id} leads."));
+        let group = members.iter().map(|member| &member["status"]["membership"]).find(|group| group.is_object());
+        let lists = ["voters", "learners", "outgoing"].map(|list| group.map(|group| group[list].clone()));
+        let holds = |list: &Option<Value>| {
+            list.iter().filter_map(Value::as_array).flatten().any(|member| *member == id)
+        };
+        if group.is_some() && !lists.iter().any(holds) {
+            say(&format!("Member {id} is removed."));
             return Ok(());
         }
         tokio::time::sleep(INTERVAL).await;
     }
-    bail!("member {id} did not come to lead; `coracle members` shows whether it runs and how far it is behind")
+    say(&format!(
+        "Member {id} will be removed as soon as the others can do without it: more than half of the voters must run."
+    ));
+    Ok(())
+}
+
+async fn promote(id: u64, which: &Which) -> Result<()> {
+    let connection = Connection::to(&connection::entry(which)?)?;
+    ask(&connection, "promote", id).await?;
+    for _ in 0..LOOKS * 2 {
+        let members = read(&connection).await?;
+        let groups = members.iter().map(|member| &member["status"]["membership"]["voters"]);
+        if let Some(voters) = groups.filter_map(Value::as_array).find(|voters| voters.iter().any(|voter| *voter == id)) {
+            say(&format!("Member {id} votes."));
+            if voters.len().is_multiple_of(2) {
+                let (have, survive) = (voters.len(), (voters.len() - 1) / 2);
+                say(&format!("{have} voters survive the loss of {survive}, no more than {} would.", have - 1));
+            }
+            return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+    say(&format!("Member {id} will vote as soon as it runs and has caught up."));
+    Ok(())
+}
+
+/// Asks for a change, and waits until the member is as wanted.
+async fn change(
+    what: &str,
+    id: u64,
+    which: &Which,
+    why: &str,
+    is_done: impl Fn(&Value) -> bool,
+) -> Result<()> {
+    let connection = Connection::to(&connection::entry(which)?)?;
+    ask(&connection, what, id).await?;
+    for _ in 0..LOOKS {
+        // Who is asked may be the one that stops.
+        if let Ok(members) = read(&connection).await
+            && members.iter().any(|member| member["id"] == id && is_done(member))
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+    bail!("{why}")
+}
+
+async fn ask(connection: &Connection, what: &str, id: u64) -> Result<()> {
+    let path = format!("{PATH}/{what}?id={id}");
+    connection.json(Method::POST, &path, "application/json", &Value::Null).await.map(drop)
 }

@@ -1,14 +1,14 @@
 //! `coracle up`: start a cluster, apply manifests, show how it comes up, and keep it running.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use coracle::Cluster;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::Up;
 use crate::connection::{self, Connection, ServerFile};
@@ -22,7 +22,34 @@ use crate::terminal::say;
 const PORT_TRIES: u32 = 20;
 const PORT_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How this machine joins a cluster that others have.
+#[derive(Debug)]
+pub(super) struct Joining {
+    /// Where a member of it is.
+    pub(super) address: String,
+    pub(super) token: String,
+    /// Never vote.
+    pub(super) worker: bool,
+}
+
+/// Where the API is served when nobody says otherwise.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
+/// How long a new member may take to get the cluster's state, and how long one that comes back waits for the others.
+const JOIN_WAIT: Duration = Duration::from_mins(10);
+const OTHERS_WAIT: Duration = Duration::from_hours(24 * 365);
+/// When it is said that a start takes its time.
+const SLOW: Duration = Duration::from_secs(3);
+/// How long the token lives that a start prints, in seconds.
+const INVITATION_SECONDS: u64 = 24 * 3600;
+/// How often it is looked who the members are.
+const MEMBERS_INTERVAL: Duration = Duration::from_secs(10);
+
 pub(crate) async fn run(up: Up) -> Result<()> {
+    run_as(up, None).await
+}
+
+/// The same for the founder of a cluster and for who joins one.
+pub(super) async fn run_as(up: Up, joining: Option<Joining>) -> Result<()> {
     let manifests = manifest::read(&up.manifests)?;
     let data_dir = match (&up.which.data_dir, up.memory) {
         (_, true) => None,
@@ -33,11 +60,11 @@ pub(crate) async fn run(up: Up) -> Result<()> {
         && let Some(entry) = connection::entry_of(directory)?
     {
         let connection = Connection::to(&entry)?;
-        if connection.is_ready().await {
+        if connection.is_alive().await {
             return on_running(&entry, &connection, &manifests).await;
         }
     }
-    let cluster = start(&up, data_dir.as_deref()).await?;
+    let cluster = start(&up, joining, data_dir.as_deref()).await?;
     let result = serve(&up, data_dir.as_deref(), &cluster, &manifests).await;
     if let Some(directory) = &data_dir {
         let _ = fs::remove_file(directory.join("server.json"));
@@ -59,11 +86,30 @@ async fn on_running(entry: &Entry, connection: &Connection, manifests: &Manifest
     reach(connection, None).await
 }
 
-async fn start(up: &Up, data_dir: Option<&Path>) -> Result<Cluster> {
+async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Result<Cluster> {
+    let last = data_dir.map(coracle::last_address).transpose()?.flatten();
+    let listen = up.listen.or(last).unwrap_or(LISTEN);
     let mut builder =
-        Cluster::builder().listen(up.listen).members(up.members).nodes(up.nodes).fake_nodes(up.fake_nodes);
-    let node_ports = if up.listen.ip().is_unspecified() { up.listen.ip() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        Cluster::builder().listen(listen).members(up.members).nodes(up.nodes).fake_nodes(up.fake_nodes);
+    let node_ports = if listen.ip().is_unspecified() { listen.ip() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
     builder = builder.node_port_address(node_ports);
+    if let Some(name) = &up.name {
+        builder = builder.name(name);
+    }
+    if up.lan {
+        builder = builder.lan();
+    }
+    if let Some(Joining { address, token, worker }) = joining {
+        say(&format!("Joining the cluster at {address}."));
+        builder = builder.join(address, token).start_timeout(JOIN_WAIT);
+        if worker {
+            builder = builder.worker();
+        }
+    }
+    if last.is_some() {
+        // After a power failure the others may take their time, and until they are there nothing can be said.
+        builder = builder.start_timeout(OTHERS_WAIT);
+    }
     if let Some(directory) = data_dir {
         builder = builder.data_dir(directory);
         if let Some(folder) = connection::key_dir() {
@@ -73,16 +119,32 @@ async fn start(up: &Up, data_dir: Option<&Path>) -> Result<Cluster> {
     for (name, bytes) in crate::BUILTIN_IMAGES {
         builder = builder.image(*name, *bytes);
     }
-    Ok(builder.descriptions(descriptions::text).start().await?)
+    let starting = builder.descriptions(descriptions::text).start();
+    let mut starting = std::pin::pin!(starting);
+    let mut stop = std::pin::pin!(interrupted());
+    let slow = tokio::time::sleep(SLOW);
+    let mut slow = std::pin::pin!(slow);
+    let mut told = last.is_none();
+    loop {
+        tokio::select! {
+            started = starting.as_mut() => return Ok(started?),
+            () = stop.as_mut() => bail!("stopped before the cluster was there"),
+            () = slow.as_mut(), if !told => {
+                told = true;
+                say("Waiting for the other members: more than half of those that vote must run.");
+            }
+        }
+    }
 }
 
 async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {
     let address = cluster.address().context("the cluster does not listen")?;
     let host = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
     let entry = Entry {
-        server: format!("https://{}", std::net::SocketAddr::new(host, address.port())),
+        server: format!("https://{}", SocketAddr::new(host, address.port())),
         ca_certificate: cluster.ca_certificate().to_owned(),
         token: cluster.token().to_owned(),
+        servers: Vec::new(),
     };
     if let Some(directory) = data_dir {
         let file = ServerFile { server: entry.server.clone(), pid: std::process::id() };
@@ -94,10 +156,13 @@ async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &
     say(&format!("Coracle {} serves Kubernetes at {}.", env!("CARGO_PKG_VERSION"), entry.server));
     for id in cluster.members().into_iter().skip(1) {
         if let Some(address) = cluster.member(id).address() {
-            say(&format!("Member {id} serves it at https://{}.", std::net::SocketAddr::new(host, address.port())));
+            say(&format!("Member {id} serves it at https://{}.", SocketAddr::new(host, address.port())));
         }
     }
     let connection = Connection::inside(cluster.client());
+    if cluster.can_grow() {
+        invite(&connection, cluster.members()[0], address).await?;
+    }
     let stop = stop_signal(cluster);
     let mut stop = std::pin::pin!(stop);
     let work = async {
@@ -108,26 +173,74 @@ async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &
     };
     tokio::select! {
         result = work => result?,
-        () = stop.as_mut() => {
-            stopped(data_dir);
-            return Ok(());
-        }
+        () = stop.as_mut() => return stopped(cluster, data_dir),
     }
     say("Press Ctrl-C to stop.");
-    stop.await;
-    stopped(data_dir);
+    tokio::select! {
+        () = stop => {}
+        () = cluster.take_orders() => {}
+        () = follow_members(&connection, &path, &entry) => {}
+    }
+    stopped(cluster, data_dir)
+}
+
+/// Says how other machines join, where they can reach this one.
+async fn invite(connection: &Connection, id: u64, address: SocketAddr) -> Result<()> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    let members = super::members::read(connection).await?;
+    let own = members.iter().find(|member| member["id"] == id);
+    let reached = own.and_then(|member| member["addresses"][0].as_str());
+    let Some(reached) = reached else {
+        say("Other machines cannot join: this one has no address that they could reach.");
+        return Ok(());
+    };
+    let asked = json!({ "ttlSeconds": INVITATION_SECONDS, "description": "printed by `coracle up`" });
+    let token = super::token::create(connection, &asked).await?;
+    say("Another machine joins, within a day, with:");
+    say(&format!("    coracle join {reached} --token {token}"));
     Ok(())
 }
 
-fn stopped(data_dir: Option<&Path>) {
+/// Keeps the servers of all members in the kubeconfig, for ever.
+async fn follow_members(connection: &Connection, path: &Path, entry: &Entry) {
+    let mut known = Vec::new();
+    loop {
+        if let Ok(members) = super::members::read(connection).await {
+            let servers = super::members::servers(&members);
+            let ours = kubeconfig::find(path).ok().flatten().filter(|ours| ours.token == entry.token);
+            if let Some(ours) = ours.filter(|_| servers != known)
+                && kubeconfig::write(path, &Entry { servers: servers.clone(), ..ours }).is_ok()
+            {
+                known = servers;
+            }
+        }
+        tokio::time::sleep(MEMBERS_INTERVAL).await;
+    }
+}
+
+fn stopped(cluster: &Cluster, data_dir: Option<&Path>) -> Result<()> {
+    if cluster.was_removed() {
+        bail!("this member was removed from the cluster; to join anew, delete its data: `coracle down --delete-data`");
+    }
     match data_dir {
         Some(directory) => say(&format!("Stopping. The cluster's state stays in {}.", directory.display())),
         None => say("Stopping. Nothing is kept."),
     }
+    Ok(())
 }
 
 /// Ctrl-C, SIGTERM, or `coracle down`.
 async fn stop_signal(cluster: &Cluster) {
+    tokio::select! {
+        () = interrupted() => {}
+        () = cluster.stopped() => {}
+    }
+}
+
+/// Ctrl-C or SIGTERM.
+async fn interrupted() {
     #[cfg(unix)]
     let terminated = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -140,7 +253,6 @@ async fn stop_signal(cluster: &Cluster) {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         () = terminated => {}
-        () = cluster.stopped() => {}
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use coracle_api::{Reason, Request, Status, UserInfo};
 use coracle_apiserver::rbac::check_path;
-use coracle_engine::MemberRecord;
+use coracle_engine::{MemberRecord, Wants};
 use coracle_raft::MemberId;
+use coracle_store::View;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
@@ -18,12 +19,15 @@ use serde_json::{Value, json};
 use super::{body, method, passed_headers, query, read_body};
 use crate::brain::Message;
 use crate::images::IMAGE_BYTES_MAX;
-use crate::process::Process;
+use crate::join::{self, CA_PATH, JOIN_PATH};
+use crate::process::{Order, Process};
 
 /// Who may take the cluster's keys away in a backup, whatever roles say.
 const MASTERS: &str = "system:masters";
 /// How long the name of an image or a user may be.
 const NAME_MAX: usize = 512;
+/// How often a change of a member is tried, where others change it at the same time.
+const CHANGE_TRIES: u32 = 5;
 /// The body of a request for a user's certificate, and for how many days one is signed.
 const USER_BYTES_MAX: usize = 64 << 10;
 const DAYS_DEFAULT: i64 = 365;
@@ -66,6 +70,36 @@ pub(super) async fn serve(
             transfer_lead(process, parts).await?;
             Ok(json_response(&json!({})))
         }
+        ("/coracle/v1/members/remove", &Method::POST) => {
+            change_member(process, parts, Wants::Removed).await?;
+            Ok(json_response(&json!({})))
+        }
+        ("/coracle/v1/members/promote", &Method::POST) => {
+            change_member(process, parts, Wants::Voter).await?;
+            Ok(json_response(&json!({})))
+        }
+        ("/coracle/v1/members/stop", &Method::POST) => stop_member(process, parts, user).await,
+        ("/coracle/v1/members/start", &Method::POST) => {
+            let member = named_member(&process.view(), parts)?;
+            order(process, Order::Start(member.id), &member)?;
+            Ok(json_response(&json!({})))
+        }
+        ("/coracle/v1/tokens", &Method::POST) => {
+            if process.gate.is_none() {
+                let message = "no other machine can join this cluster: it is in memory, or its members share a process";
+                return Err(Status::bad_request(message));
+            }
+            let body = read_body(body, USER_BYTES_MAX).await?;
+            let asked = serde_json::from_slice(&body).map_err(|error| Status::bad_request(error.to_string()))?;
+            Ok(json_response(&join::create(process, &asked).await?))
+        }
+        ("/coracle/v1/tokens", &Method::GET) => Ok(json_response(&join::list(process))),
+        ("/coracle/v1/tokens", &Method::DELETE) => {
+            let pairs = query(parts.uri.query().unwrap_or_default());
+            let id = pairs.iter().find(|(key, _)| key == "id").map_or("", |(_, value)| value);
+            join::revoke(process, id).await?;
+            Ok(json_response(&json!({})))
+        }
         ("/coracle/v1/users", &Method::POST) => {
             let body = read_body(process, body, USER_BYTES_MAX).await?;
             Ok(json_response(&sign_user(process, &body)?))
@@ -86,10 +120,36 @@ pub(super) async fn serve(
             | "/coracle/v1/snapshot"
             | "/coracle/v1/users"
             | "/coracle/v1/members"
-            | "/coracle/v1/members/transfer-leader",
+            | "/coracle/v1/members/remove"
+            | "/coracle/v1/members/promote"
+            | "/coracle/v1/members/transfer-leader"
+            | "/coracle/v1/members/stop"
+            | "/coracle/v1/members/start"
+            | "/coracle/v1/tokens",
             _,
         ) => Err(Status::method_not_allowed()),
         _ => Err(Status::unknown_path()),
+    }
+}
+
+/// What a machine asks that wants to join: which cluster this is, and to be let in. Everybody may ask.
+pub(super) async fn let_in(process: &Process, parts: &Parts, body: Body) -> Result<Response<Body>, Status> {
+    match (parts.uri.path(), &parts.method) {
+        (CA_PATH, &Method::GET) => {
+            let mut response = coracle_api::Response::text(200, process.authority.certificate.clone());
+            response.headers = vec![("content-type", "application/pem-certificate-chain".into())];
+            Ok(body::plain(response))
+        }
+        (JOIN_PATH, &Method::POST) => {
+            let Some(gate) = &process.gate else {
+                let message = "this cluster cannot have other machines: it is in memory, or its members share a process";
+                return Err(Status::bad_request(message));
+            };
+            let asked = read_body(body, USER_BYTES_MAX).await?;
+            let admission = gate.admit(process, &asked).await?;
+            Ok(json_response(&json!(admission)))
+        }
+        _ => Err(Status::method_not_allowed()),
     }
 }
 
@@ -97,18 +157,97 @@ pub(super) async fn serve(
 async fn members(process: &Process) -> Value {
     let mut members = Vec::new();
     for record in MemberRecord::all(&process.view()) {
-        let status = process.peers.status(record.id).await;
-        members.push(json!({ "id": record.id, "name": record.name, "addresses": record.addresses, "status": status }));
+        if record.wants != Wants::Removed {
+            members.push(member(process, record));
+        }
     }
-    json!({ "members": members })
+    json!({ "members": futures_util::future::join_all(members).await })
+}
+
+async fn member(process: &Process, record: MemberRecord) -> Value {
+    let report = process.peers.report(record.id).await;
+    let (status, version) = report.map_or((None, None), |report| (Some(report.status), Some(report.version)));
+    json!({
+        "id": record.id, "name": record.name, "addresses": record.addresses, "wants": record.wants,
+        "status": status, "version": version,
+    })
+}
+
+/// Changes what a member is to be. The leader brings the group to it.
+async fn change_member(process: &Process, parts: &Parts, wants: Wants) -> Result<(), Status> {
+    for _ in 0..CHANGE_TRIES {
+        let view = process.view();
+        let mut record = named_member(&view, parts)?;
+        if wants == Wants::Removed && MemberRecord::all(&view).iter().filter(|other| stays(other)).count() == 1 {
+            return Err(Status::bad_request("the last member of a cluster cannot be removed"));
+        }
+        record.wants = wants;
+        let gone = || Status::bad_request(format!("member {} was removed already", record.id.0));
+        let transaction = record.update(&view).ok_or_else(gone)?;
+        if process.propose(transaction).await?.is_ok() {
+            tracing::info!(member = record.id.0, ?wants, "a member is to be something else");
+            if wants == Wants::Removed {
+                forget_node(process, &record.name).await?;
+            }
+            return Ok(());
+        }
+    }
+    Err(Status::failure(409, Some(Reason::Conflict), "the member is changed by others at the same time; try again"))
+}
+
+/// Stops a member: of this process by whoever started it, on another machine by asking it to shut down.
+async fn stop_member(process: &Process, parts: &Parts, user: &UserInfo) -> Result<Response<Body>, Status> {
+    let member = named_member(&process.view(), parts)?;
+    match process.peers.elsewhere(&member.name) {
+        Some((network, id)) => {
+            let shutdown = http::Request::post("/coracle/v1/shutdown").body(());
+            let (mut parts, ()) = shutdown.map_err(|error| Status::internal(error.to_string()))?.into_parts();
+            network.pass_on(id, user, &mut parts, Body::empty()).await
+        }
+        None if process.peers.network().is_some() => {
+            process.cluster_shutdown.cancel();
+            Ok(json_response(&json!({})))
+        }
+        None => {
+            order(process, Order::Stop(member.id), &member)?;
+            Ok(json_response(&json!({})))
+        }
+    }
+}
+
+/// Has the program do something with a member of its own.
+fn order(process: &Process, order: Order, member: &MemberRecord) -> Result<(), Status> {
+    if process.peers.network().is_some() {
+        let message = format!("member {} is started where its data is: `coracle up` on {}", member.id.0, member.name);
+        return Err(Status::bad_request(message));
+    }
+    process.orders.try_send(order).map_err(|_| Status::bad_request("the program does not stop or start its members"))
+}
+
+fn stays(record: &MemberRecord) -> bool {
+    record.wants != Wants::Removed
+}
+
+/// Who is removed has no node any more: its pods are replaced.
+async fn forget_node(process: &Process, name: &str) -> Result<(), Status> {
+    let user = UserInfo::admin("system:coracle:members");
+    let request = Request::new(coracle_api::Method::Delete, format!("/api/v1/nodes/{name}"), user);
+    match process.respond(request).await.failure() {
+        Some(status) if status.code != 404 => Err(status),
+        _ => Ok(()),
+    }
+}
+
+fn named_member(view: &View, parts: &Parts) -> Result<MemberRecord, Status> {
+    let pairs = query(parts.uri.query().unwrap_or_default());
+    let id = pairs.iter().find(|(key, _)| key == "id").and_then(|(_, value)| value.parse().ok()).map(MemberId);
+    let member = id.and_then(|id| MemberRecord::find(view, id)).filter(stays);
+    member.ok_or_else(|| Status::bad_request("there is no such member; `coracle members` shows those that there are"))
 }
 
 /// Asks that the member of the query leads.
 async fn transfer_lead(process: &Process, parts: &Parts) -> Result<(), Status> {
-    let pairs = query(parts.uri.query().unwrap_or_default());
-    let id = pairs.iter().find(|(key, _)| key == "id").and_then(|(_, value)| value.parse().ok()).map(MemberId);
-    let member = id.and_then(|id| MemberRecord::find(&process.view(), id));
-    let member = member.ok_or_else(|| Status::bad_request("the query must have the id of a member"))?;
+    let member = named_member(&process.view(), parts)?;
     let sent = process.brain.send(Message::TransferLead(member.id)).await;
     sent.map_err(|_| Status::internal("the member is stopping"))
 }

@@ -11,11 +11,14 @@ use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
 use super::stall::{Movement, Watched};
 use super::{Certified, Outside};
+use crate::peers::Network;
+use crate::peers::credentials::is_peer;
 use crate::process::Process;
 use crate::{Error, ErrorKind};
 
@@ -46,14 +49,15 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     })
 }
 
+/// Where a connection leads: to the API server, or to the member behind it.
+#[derive(Clone, Debug)]
+pub(crate) struct Doors {
+    pub(crate) api: Arc<rustls::ServerConfig>,
+    pub(crate) network: Option<Arc<Network>>,
+}
+
 /// Accepts connections until the cluster stops.
-pub(crate) async fn serve(
-    process: Arc<Process>,
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-    router: axum::Router,
-) {
-    let acceptor = TlsAcceptor::from(tls);
+pub(crate) async fn serve(process: Arc<Process>, listener: TcpListener, doors: Doors, router: axum::Router) {
     let addresses = Arc::new(Addresses::new(process.requests.limits().connections_per_address));
     let permits = Arc::new(Semaphore::new(process.requests.limits().connections));
     loop {
@@ -75,21 +79,34 @@ pub(crate) async fn serve(
             tracing::debug!(%from, "one address has too many connections");
             continue;
         };
-        let (acceptor, router, process) = (acceptor.clone(), router.clone(), Arc::clone(&process));
+        let (doors, router, process) = (doors.clone(), router.clone(), Arc::clone(&process));
         tokio::spawn(async move {
-            connection(&process, acceptor, stream, router).await;
+            connection(&process, doors, (stream, from), router).await;
             drop((permit, place));
         });
     }
 }
 
-async fn connection(process: &Process, acceptor: TlsAcceptor, stream: TcpStream, router: axum::Router) {
+/// The handshake; and, where a member wants to be let in, its network.
+async fn shake_hands(doors: Doors, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, Option<Arc<Network>>)> {
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    match doors.network.filter(|_| is_peer(&start.client_hello())) {
+        Some(network) => {
+            let config = Arc::clone(&network.credentials.server);
+            Ok((start.into_stream(config).await?, Some(network)))
+        }
+        None => Ok((start.into_stream(doors.api).await?, None)),
+    }
+}
+
+async fn connection(process: &Process, doors: Doors, (stream, from): (TcpStream, SocketAddr), router: axum::Router) {
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_EVERY);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(doors, stream));
     let stream = match handshake.await {
-        Ok(Ok(stream)) => stream,
+        Ok(Ok((stream, Some(network)))) => return network.accept(stream, from).await,
+        Ok(Ok((stream, None))) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };

@@ -303,7 +303,7 @@ impl Target {
     }
 
     fn dial(&self, port: u16) -> Result<ByteStream, String> {
-        dialer::dial_pod(&self.process, &self.node, &self.uid, port).map_err(|error| error.0)
+        dialer::dial_pod_here(&self.process, &self.node, &self.uid, port).map_err(|error| error.0)
     }
 }
 

@@ -100,7 +100,7 @@ async fn dial(process: &Arc<Process>, target: &Target) -> Result<(ByteStream, St
         return Ok((dialer::dial_service(process, to).await.map_err(refused)?, host));
     }
     let (node, uid, address, port) = pod_port(&view, target)?;
-    Ok((dialer::dial_pod(process, &node, &uid, port).map_err(refused)?, format!("{address}:{port}")))
+    Ok((dialer::dial_pod(process, &node, &uid, port).await.map_err(refused)?, format!("{address}:{port}")))
 }
 
 fn service_port(view: &View, target: &Target) -> Result<ServicePort, Status> {

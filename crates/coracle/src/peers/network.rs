@@ -1,0 +1,388 @@
+//! The members on other machines: a control connection to each, over which messages go out, and those that others open to this one.
+//!
+//! A connection carries messages one way, so that two members that reach each other have two. What cannot be sent at once is lost, as
+//! consensus expects of a network; nothing here decides anything.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use coracle_engine::PeerMessage;
+use coracle_raft::MemberId;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use super::credentials::{self, CONTROL, Credentials};
+use super::frame;
+use super::roster::{Roster, Verdict};
+use crate::brain::Message;
+use crate::process::Process;
+
+/// The version of what is said on a connection; members with others talk to each other in the older one's.
+const PROTOCOL: u32 = 1;
+/// How many messages wait for one member.
+const QUEUE_MAX: usize = 1024;
+/// How long one address may take to answer, and TLS and the greeting after that.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+const GREETING_WAIT: Duration = Duration::from_secs(3);
+/// How often each side says that it is alive, and how long it may be silent.
+const ALIVE_EVERY: Duration = Duration::from_millis(500);
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How long is waited before a member is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How many connections other members have to this one at a time: old ones take a while to be found dead.
+const INBOUND_MAX: usize = 1024;
+/// Why locks are not poisoned.
+const UNBROKEN: &str = "nothing panics while it holds the lock";
+
+pub(super) type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+pub(super) type Accepted = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// What a member says when it connects.
+#[derive(Debug, Deserialize, Serialize)]
+struct Hello {
+    protocol: u32,
+    /// The port that it listens at, on the address that it comes from.
+    port: u16,
+}
+
+/// What is answered.
+#[derive(Debug, Deserialize, Serialize)]
+struct Welcome {
+    protocol: u32,
+    /// Why it is not let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<Refused>,
+}
+
+/// Why a member is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) enum Refused {
+    /// It was removed from the cluster.
+    Removed,
+    /// Nobody there knows it, yet or at all.
+    Unknown,
+}
+
+/// How the members on other machines are reached.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) me: MemberId,
+    pub(crate) credentials: Credentials,
+    pub(crate) roster: Roster,
+    /// The port that this member listens at.
+    port: u16,
+    pub(super) runtime: Handle,
+    links: Mutex<BTreeMap<MemberId, Link>>,
+    inbound: tokio::sync::Semaphore,
+    pub(super) process: OnceLock<Weak<Process>>,
+    pub(super) incoming: super::snapshot::Incoming,
+    shutdown: CancellationToken,
+}
+
+/// The way to one member.
+#[derive(Clone, Debug)]
+struct Link {
+    queue: mpsc::Sender<PeerMessage>,
+    state: Arc<LinkState>,
+}
+
+#[derive(Debug, Default)]
+struct LinkState {
+    up: AtomicBool,
+    /// It may be reached at another address now.
+    again: Notify,
+}
+
+/// Why a connection to a member did not come about.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Io(io::Error),
+    Refused(Refused),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Refused(Refused::Removed) => f.write_str("this member was removed from the cluster"),
+            Self::Refused(Refused::Unknown) => f.write_str("it does not know this member"),
+        }
+    }
+}
+
+impl Network {
+    /// The network of a member with these credentials. It ends with `shutdown`.
+    pub(crate) fn new(
+        me: MemberId,
+        credentials: Credentials,
+        port: u16,
+        incoming: super::snapshot::Incoming,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            me,
+            credentials,
+            roster: Roster::default(),
+            port,
+            runtime: Handle::current(),
+            links: Mutex::default(),
+            inbound: tokio::sync::Semaphore::new(INBOUND_MAX),
+            process: OnceLock::new(),
+            incoming,
+            shutdown,
+        })
+    }
+
+    /// The member is there: what others say goes to its brain from now on.
+    pub(crate) fn serve(&self, process: &Arc<Process>) {
+        let _ = self.process.set(Arc::downgrade(process));
+    }
+
+    pub(super) fn process(&self) -> Option<Arc<Process>> {
+        self.process.get().and_then(Weak::upgrade)
+    }
+
+    /// Sends a message without waiting; false when it is lost for certain. Whoever is not connected yet soon is.
+    pub(super) fn send(self: &Arc<Self>, to: MemberId, message: PeerMessage) -> bool {
+        let Some(link) = self.link(to) else { return false };
+        link.state.up.load(Ordering::Acquire) && link.queue.try_send(message).is_ok()
+    }
+
+    fn link(self: &Arc<Self>, to: MemberId) -> Option<Link> {
+        let mut links = self.links.lock().expect(UNBROKEN);
+        if let Some(link) = links.get(&to) {
+            return Some(link.clone());
+        }
+        if to == self.me || self.roster.is_removed(to) || self.shutdown.is_cancelled() {
+            return None;
+        }
+        let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        let link = Link { queue, state: Arc::default() };
+        let work = Arc::clone(self).keep_connected(to, messages, Arc::clone(&link.state));
+        self.runtime.spawn(work);
+        links.insert(to, link.clone());
+        Some(link)
+    }
+
+    /// Connects to a member again and again, until it or this one is gone.
+    async fn keep_connected(
+        self: Arc<Self>,
+        to: MemberId,
+        mut messages: mpsc::Receiver<PeerMessage>,
+        state: Arc<LinkState>,
+    ) {
+        let mut wait = RETRY.0;
+        while !self.shutdown.is_cancelled() && !self.roster.is_removed(to) {
+            match self.greet(to).await {
+                Ok(stream) => {
+                    tracing::info!(?to, "connected to another member");
+                    wait = RETRY.0;
+                    state.up.store(true, Ordering::Release);
+                    let ended = tokio::select! {
+                        ended = carry(stream, &mut messages) => ended,
+                        () = self.shutdown.cancelled() => return,
+                    };
+                    state.up.store(false, Ordering::Release);
+                    tracing::info!(?to, why = %ended, "the connection to another member is lost");
+                    self.tell(Message::Unreachable(to)).await;
+                }
+                Err(Failure::Refused(Refused::Removed)) => {
+                    self.tell(Message::Peer(to, PeerMessage::Removed)).await;
+                }
+                Err(failure) => tracing::debug!(?to, %failure, "another member is not reached"),
+            }
+            // Whatever waits was meant for a connection that is gone.
+            while messages.try_recv().is_ok() {}
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(RETRY.1),
+                () = state.again.notified() => wait = RETRY.0,
+                () = self.shutdown.cancelled() => {}
+            }
+        }
+        self.links.lock().expect(UNBROKEN).remove(&to);
+    }
+
+    async fn tell(&self, message: Message) {
+        if let Some(process) = self.process() {
+            let _ = process.brain.send(message).await;
+        }
+    }
+
+    /// A control connection, after the greeting.
+    async fn greet(&self, to: MemberId) -> Result<Stream, Failure> {
+        let mut stream = self.connect(to, CONTROL).await?;
+        let greeting = async {
+            frame::greet(&mut stream, &Hello { protocol: PROTOCOL, port: self.port }).await?;
+            frame::greeting::<Welcome>(&mut stream).await
+        };
+        let welcome = timeout(GREETING_WAIT, greeting).await.map_err(|_| late())??;
+        match welcome.refused {
+            None => Ok(stream),
+            Some(refused) => Err(Failure::Refused(refused)),
+        }
+    }
+
+    /// A connection to a member, by whatever address answers with its certificate.
+    pub(super) async fn connect(&self, to: MemberId, protocol: &[u8]) -> io::Result<Stream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of it is known");
+        for address in self.roster.addresses(to) {
+            match self.connect_at(to, &address, protocol).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_at(&self, to: MemberId, address: &str, protocol: &[u8]) -> io::Result<Stream> {
+        let stream = timeout(CONNECT_WAIT, TcpStream::connect(address)).await.map_err(|_| late())??;
+        stream.set_nodelay(true)?;
+        let name = credentials::server_name(to).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(self.credentials.client(protocol));
+        let stream = timeout(GREETING_WAIT, connector.connect(name, stream)).await.map_err(|_| late())??;
+        // Only who the list says, whatever the authority signed.
+        match credentials::peer_of(stream.get_ref().1.peer_certificates()) {
+            Some((id, identity)) if id == to && self.roster.verdict(to, &identity) == Verdict::Known => Ok(stream),
+            _ => Err(io::Error::new(io::ErrorKind::PermissionDenied, "its certificate is not that of the member")),
+        }
+    }
+
+    /// A connection that another member opened, its certificate verified by the peers' authority.
+    pub(crate) async fn accept(self: Arc<Self>, mut stream: Accepted, from: SocketAddr) {
+        let Ok(_permit) = self.inbound.try_acquire() else { return };
+        let connection = stream.get_ref().1;
+        let Some((id, identity)) = credentials::peer_of(connection.peer_certificates()) else { return };
+        let verdict = if id == self.me { Verdict::Unknown } else { self.roster.verdict(id, &identity) };
+        let is_control = connection.alpn_protocol() == Some(CONTROL);
+        if !is_control {
+            if verdict == Verdict::Known {
+                super::bulk::serve(&self, id, stream).await;
+            } else {
+                tracing::warn!(member = id.0, %from, "a stranger's certificate was refused");
+            }
+            return;
+        }
+        let Ok(Ok(hello)) = timeout(GREETING_WAIT, frame::greeting::<Hello>(&mut stream)).await else { return };
+        let refused = match verdict {
+            Verdict::Known => None,
+            Verdict::Removed => Some(Refused::Removed),
+            Verdict::Unknown => Some(Refused::Unknown),
+        };
+        let welcome = Welcome { protocol: PROTOCOL.min(hello.protocol), refused };
+        if timeout(GREETING_WAIT, frame::greet(&mut stream, &welcome)).await.is_err() {
+            return;
+        }
+        if let Some(refused) = refused {
+            tracing::warn!(member = id.0, %from, ?refused, "a member was not let in");
+            let _ = stream.shutdown().await;
+            return;
+        }
+        self.roster.saw(id, SocketAddr::new(from.ip(), hello.port));
+        if let Some(link) = self.links.lock().expect(UNBROKEN).get(&id) {
+            link.state.again.notify_one();
+        }
+        tokio::select! {
+            ended = self.hear(id, &identity, stream) => {
+                if let Err(error) = ended {
+                    tracing::debug!(member = id.0, %error, "a connection of another member ended");
+                }
+            }
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+
+    /// Takes what another member says to the brain.
+    async fn hear(&self, from: MemberId, identity: &str, stream: Accepted) -> io::Result<()> {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let alive = async {
+            let mut every = tokio::time::interval(ALIVE_EVERY);
+            loop {
+                every.tick().await;
+                timeout(SILENCE_MAX, async {
+                    writer.write_all(&[0]).await?;
+                    writer.flush().await
+                })
+                .await
+                .map_err(|_| late())??;
+            }
+        };
+        let messages = async {
+            loop {
+                let bytes = timeout(SILENCE_MAX, frame::read(&mut reader)).await.map_err(|_| late())??;
+                // Removed while it was connected.
+                if self.roster.verdict(from, identity) != Verdict::Known {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no member any more"));
+                }
+                if bytes.is_empty() {
+                    continue;
+                }
+                let message = PeerMessage::decode(&bytes).map_err(|damage| {
+                    tracing::warn!(member = from.0, %damage, "a message of another member cannot be read");
+                    io::Error::new(io::ErrorKind::InvalidData, damage.to_string())
+                })?;
+                self.tell(Message::Peer(from, message)).await;
+            }
+        };
+        tokio::select! {
+            ended = alive => ended,
+            ended = messages => ended,
+        }
+    }
+}
+
+/// Sends what waits, until the connection is lost or the other side falls silent; says why.
+async fn carry(stream: Stream, messages: &mut mpsc::Receiver<PeerMessage>) -> io::Error {
+    let (mut reader, writer) = tokio::io::split(stream);
+    let ended: io::Result<()> = tokio::select! {
+        ended = listen(&mut reader) => ended,
+        ended = send_all(writer, messages) => ended,
+    };
+    ended.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// The other side says again and again that it is alive.
+async fn listen(reader: &mut ReadHalf<Stream>) -> io::Result<()> {
+    let mut signs = [0; 64];
+    loop {
+        let read = timeout(SILENCE_MAX, reader.read(&mut signs)).await.map_err(|_| late())??;
+        if read == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn send_all(writer: WriteHalf<Stream>, messages: &mut mpsc::Receiver<PeerMessage>) -> io::Result<()> {
+    let mut writer = BufWriter::with_capacity(64 << 10, writer);
+    loop {
+        let bytes = match timeout(ALIVE_EVERY, messages.recv()).await {
+            Ok(Some(message)) => message.encode(),
+            Ok(None) => return Ok(()),
+            Err(_) => Vec::new(),
+        };
+        frame::write(&mut writer, &bytes).await?;
+        while let Ok(message) = messages.try_recv() {
+            frame::write(&mut writer, &message.encode()).await?;
+        }
+        writer.flush().await?;
+    }
+}
+
+pub(super) fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
