@@ -121,11 +121,8 @@ impl ClusterBuilder {
     /// Joins without ever asking for a vote: the member runs pods and answers requests.
     #[must_use]
     pub fn worker(mut self) -> Self {
-        let join = self.join.get_or_insert_with(|| JoinOptions {
-            address: String::new(),
-            token: String::new(),
-            worker: true,
-        });
+        let join =
+            self.join.get_or_insert_with(|| JoinOptions { address: String::new(), token: String::new(), worker: true });
         join.worker = true;
         self
     }
@@ -470,7 +467,7 @@ impl ClusterBuilder {
         member.spawn(NodeLoop::new(Arc::clone(&process), sender.clone(), news, self.scripts.clone()).run());
         let nodes = self.nodes.unwrap_or(usize::from(self.clock == ClusterClock::System));
         if nodes > 0 {
-            let joining = self.real_node(&process, &sender, site.directory_of(member.id), site.name_of(member.id)).await?;
+            let joining = self.real_node(&process, &sender, site, member.id).await?;
             let _ = sender.send(News::Join(Box::new(joining)));
         }
         Ok(())
@@ -492,18 +489,22 @@ impl ClusterBuilder {
         &self,
         process: &Arc<Process>,
         news: &mpsc::UnboundedSender<News>,
-        directory: Option<DataDirectory>,
-        name: String,
+        site: &Site,
+        id: MemberId,
     ) -> Result<Joining, Error> {
         use coracle_runtime_wasm::Placement;
 
         use crate::node::{Host, Keeper};
 
-        let mut config = NodeConfig::new(name);
+        let (directory, address) = (site.directory_of(id), site.node_address(id));
+        let mut config = NodeConfig::new(site.name_of(id));
         config.service_account_tokens = true;
         config.container_runtime_version = format!("wasmtime://{}", coracle_runtime_wasm::WASMTIME_VERSION);
         let placement = match self.clock {
             ClusterClock::System => {
+                if let Some(address) = address {
+                    config.address = address;
+                }
                 config.capacity = self.capacity.unwrap_or_else(machine_capacity);
                 describe_machine(&mut config);
                 Placement::Threads
@@ -540,8 +541,8 @@ impl ClusterBuilder {
         &self,
         _process: &Arc<Process>,
         _news: &mpsc::UnboundedSender<News>,
-        _directory: Option<DataDirectory>,
-        _name: String,
+        _site: &Site,
+        _id: MemberId,
     ) -> Result<Joining, Error> {
         Err(Error::new(
             ErrorKind::Invalid,

@@ -280,7 +280,8 @@ fn pod_with(view: &View, address: IpAddr) -> Option<(String, Uid)> {
 /// Whether a range in CIDR notation has an address.
 fn is_within(range: &str, address: IpAddr) -> bool {
     let IpAddr::V4(address) = address else { return false };
-    let parsed = range.split_once('/').and_then(|(network, prefix)| Some((network.parse().ok()?, prefix.parse().ok()?)));
+    let parsed =
+        range.split_once('/').and_then(|(network, prefix)| Some((network.parse().ok()?, prefix.parse().ok()?)));
     parsed.is_some_and(|(network, prefix)| has_prefix(address, network, prefix))
 }
 

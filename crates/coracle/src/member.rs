@@ -29,8 +29,8 @@ use crate::clock::Clock;
 use crate::data_directory::DataDirectory;
 use crate::dialer::Turns;
 use crate::http::fair::FairQueue;
-use crate::identity::Identity;
 use crate::http::listen::Doors;
+use crate::identity::Identity;
 use crate::images::Images;
 use crate::join::Gate;
 use crate::logs::LogStore;
@@ -40,10 +40,10 @@ use crate::node::Nodes;
 use crate::peers::credentials::{Credentials, member_key};
 use crate::peers::snapshot::Incoming;
 use crate::peers::{Network, Peers};
-use crate::process::{Order, Process};
-use crate::wal::{self, Wal};
 use crate::presence::Presence;
+use crate::process::{Order, Process};
 use crate::seat::Seat;
+use crate::wal::{self, Wal};
 use crate::{ClusterClock, Error, ErrorKind, http};
 
 /// How long a shutdown waits for a task before it is dropped.
@@ -92,7 +92,9 @@ impl Site {
 
     /// Opens the way to other machines, where this process can have peers there.
     pub(crate) fn connect(&self, address: Option<SocketAddr>) -> Result<(), Error> {
-        let (Some(seat), Some(directory), Some(address)) = (&self.seat, &self.directory, address) else { return Ok(()) };
+        let (Some(seat), Some(directory), Some(address)) = (&self.seat, &self.directory, address) else {
+            return Ok(());
+        };
         let key = member_key(directory)?;
         let credentials = Credentials::new(seat.id, self.identity.peer_authority.clone(), key)?;
         let incoming = Incoming::new(directory.clone());
@@ -100,6 +102,15 @@ impl Site {
         network.roster.update(seat.members.clone());
         self.peers.connect(network);
         Ok(())
+    }
+
+    /// The address of a member's node, where others reach it.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn node_address(&self, id: MemberId) -> Option<IpAddr> {
+        let listening = *self.addresses.read().expect("nothing panics while it holds the lock").get(&id)?;
+        self.peers.network()?;
+        let told = crate::presence::told_of(listening).into_iter().next()?;
+        told.parse().ok().map(|address: SocketAddr| address.ip())
     }
 
     /// The name of a member, which its node has, too.

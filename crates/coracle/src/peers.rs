@@ -1,8 +1,8 @@
 //! How members reach each other. Those of one process hand messages over as values: nothing is encoded, and what finds a full
 //! queue or nobody there is lost, as on a network. Those on other machines are reached over one ([`Network`]).
 
-pub(crate) mod credentials;
 mod bulk;
+pub(crate) mod credentials;
 mod frame;
 mod network;
 mod roster;
@@ -77,6 +77,7 @@ impl Peers {
     pub(crate) fn list(&self, records: Vec<MemberRecord>) {
         if let Some(network) = self.network.get() {
             network.roster.update(records);
+            network.connect_ahead();
         }
     }
 

@@ -22,7 +22,8 @@ pub(crate) async fn run(members: Members) -> Result<()> {
         Some(MembersCommand::Remove { id, which }) => remove(id, &which).await,
         Some(MembersCommand::Promote { id, which }) => promote(id, &which).await,
         Some(MembersCommand::Stop { id, which }) => {
-            change("stop", id, &which, &format!("member {id} did not stop"), |member| member["status"].is_null()).await?;
+            change("stop", id, &which, &format!("member {id} did not stop"), |member| member["status"].is_null())
+                .await?;
             say(&format!("Member {id} is stopped."));
             Ok(())
         }
@@ -80,9 +81,8 @@ fn text(value: &Value) -> String {
 }
 
 async fn transfer(id: u64, which: &Which) -> Result<()> {
-    let why = format!(
-        "member {id} did not come to lead; `coracle members` shows whether it runs and how far it is behind"
-    );
+    let why =
+        format!("member {id} did not come to lead; `coracle members` shows whether it runs and how far it is behind");
     change("transfer-leader", id, which, &why, |member| member["status"]["role"] == "Leader").await?;
     say(&format!("Member {id} leads."));
     Ok(())
@@ -95,9 +95,8 @@ async fn remove(id: u64, which: &Which) -> Result<()> {
         let members = read(&connection).await?;
         let group = members.iter().map(|member| &member["status"]["membership"]).find(|group| group.is_object());
         let lists = ["voters", "learners", "outgoing"].map(|list| group.map(|group| group[list].clone()));
-        let holds = |list: &Option<Value>| {
-            list.iter().filter_map(Value::as_array).flatten().any(|member| *member == id)
-        };
+        let holds =
+            |list: &Option<Value>| list.iter().filter_map(Value::as_array).flatten().any(|member| *member == id);
         if group.is_some() && !lists.iter().any(holds) {
             say(&format!("Member {id} is removed."));
             return Ok(());
@@ -116,7 +115,8 @@ async fn promote(id: u64, which: &Which) -> Result<()> {
     for _ in 0..LOOKS * 2 {
         let members = read(&connection).await?;
         let groups = members.iter().map(|member| &member["status"]["membership"]["voters"]);
-        if let Some(voters) = groups.filter_map(Value::as_array).find(|voters| voters.iter().any(|voter| *voter == id)) {
+        if let Some(voters) = groups.filter_map(Value::as_array).find(|voters| voters.iter().any(|voter| *voter == id))
+        {
             say(&format!("Member {id} votes."));
             if voters.len().is_multiple_of(2) {
                 let (have, survive) = (voters.len(), (voters.len() - 1) / 2);
@@ -131,13 +131,7 @@ async fn promote(id: u64, which: &Which) -> Result<()> {
 }
 
 /// Asks for a change, and waits until the member is as wanted.
-async fn change(
-    what: &str,
-    id: u64,
-    which: &Which,
-    why: &str,
-    is_done: impl Fn(&Value) -> bool,
-) -> Result<()> {
+async fn change(what: &str, id: u64, which: &Which, why: &str, is_done: impl Fn(&Value) -> bool) -> Result<()> {
     let connection = Connection::to(&connection::entry(which)?)?;
     ask(&connection, what, id).await?;
     for _ in 0..LOOKS {

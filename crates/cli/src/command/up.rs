@@ -89,8 +89,7 @@ async fn on_running(entry: &Entry, connection: &Connection, manifests: &Manifest
 async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Result<Cluster> {
     let last = data_dir.map(coracle::last_address).transpose()?.flatten();
     let listen = up.listen.or(last).unwrap_or(LISTEN);
-    let mut builder =
-        Cluster::builder().listen(listen).members(up.members).nodes(up.nodes).fake_nodes(up.fake_nodes);
+    let mut builder = Cluster::builder().listen(listen).members(up.members).nodes(up.nodes).fake_nodes(up.fake_nodes);
     let node_ports = if listen.ip().is_unspecified() { listen.ip() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
     builder = builder.node_port_address(node_ports);
     if let Some(name) = &up.name {

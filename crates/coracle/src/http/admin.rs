@@ -142,7 +142,8 @@ pub(super) async fn let_in(process: &Process, parts: &Parts, body: Body) -> Resu
         }
         (JOIN_PATH, &Method::POST) => {
             let Some(gate) = &process.gate else {
-                let message = "this cluster cannot have other machines: it is in memory, or its members share a process";
+                let message =
+                    "this cluster cannot have other machines: it is in memory, or its members share a process";
                 return Err(Status::bad_request(message));
             };
             let asked = read_body(body, USER_BYTES_MAX).await?;

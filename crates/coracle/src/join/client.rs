@@ -71,7 +71,10 @@ pub(crate) async fn join(
     let damaged = |source| Error::new(ErrorKind::Join, format!("{address} gave no sensible answer")).because(source);
     let Admission { id, name, members, identity } = serde_json::from_slice(&answer).map_err(damaged)?;
     if certificate_in(&identity) != Some(authority.certificate.as_str()) {
-        return Err(Error::new(ErrorKind::Join, format!("{address} answers for another cluster than the token is for")));
+        return Err(Error::new(
+            ErrorKind::Join,
+            format!("{address} answers for another cluster than the token is for"),
+        ));
     }
     let seat = Seat::joined(id, name, members);
     seat.write(directory)?;
@@ -92,9 +95,8 @@ async fn authority(address: &str, token: &JoinToken) -> Result<Authority, Error>
     if ca_hash(&certificate).as_deref() == Some(token.ca.as_str()) {
         return Ok(Authority { certificate, key: String::new() });
     }
-    let message = format!(
-        "{address} is not the cluster that the token is for: its authority is another; the token was not sent"
-    );
+    let message =
+        format!("{address} is not the cluster that the token is for: its authority is another; the token was not sent");
     Err(Error::new(ErrorKind::Join, message))
 }
 
@@ -110,13 +112,7 @@ fn tls(
 }
 
 /// A request to a member, and its answer.
-async fn ask(
-    address: &str,
-    tls: TlsConnector,
-    method: Method,
-    path: &str,
-    body: Vec<u8>,
-) -> Result<Vec<u8>, Error> {
+async fn ask(address: &str, tls: TlsConnector, method: Method, path: &str, body: Vec<u8>) -> Result<Vec<u8>, Error> {
     let unreachable = |source: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Join, format!("cannot reach the cluster at {address}: {source}"))
     };

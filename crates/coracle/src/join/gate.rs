@@ -38,13 +38,19 @@ impl Gate {
     pub(crate) async fn admit(&self, process: &Process, asked: &[u8]) -> Result<Admission, Status> {
         let busy = || Status::failure(429, Some(Reason::TooManyRequests), "too many machines join at once; try again");
         let _room = self.room.try_acquire().map_err(|_| busy())?;
-        let asked: Application = serde_json::from_slice(asked).map_err(|error| Status::bad_request(error.to_string()))?;
+        let asked: Application =
+            serde_json::from_slice(asked).map_err(|error| Status::bad_request(error.to_string()))?;
         process.read().await?;
         token::spend(process, &asked.credential).await?;
         check(&asked)?;
         let record = list(process, &asked).await?;
         tracing::info!(member = record.id.0, name = record.name, "a machine joins the cluster");
-        Ok(Admission { id: record.id, name: record.name, members: MemberRecord::all(&process.view()), identity: self.identity.files() })
+        Ok(Admission {
+            id: record.id,
+            name: record.name,
+            members: MemberRecord::all(&process.view()),
+            identity: self.identity.files(),
+        })
     }
 }
 

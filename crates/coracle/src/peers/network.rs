@@ -39,6 +39,8 @@ const ALIVE_EVERY: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long is waited before a member is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// To how many members connections are made ahead.
+const AHEAD_MAX: usize = 16;
 /// How many connections other members have to this one at a time: old ones take a while to be found dead.
 const INBOUND_MAX: usize = 1024;
 /// Why locks are not poisoned.
@@ -162,6 +164,13 @@ impl Network {
     pub(super) fn send(self: &Arc<Self>, to: MemberId, message: PeerMessage) -> bool {
         let Some(link) = self.link(to) else { return false };
         link.state.up.load(Ordering::Acquire) && link.queue.try_send(message).is_ok()
+    }
+
+    /// Connects to those that may vote before there is anything to say: an election does not wait for a connection.
+    pub(super) fn connect_ahead(self: &Arc<Self>) {
+        for member in self.roster.electorate(self.me, AHEAD_MAX) {
+            self.link(member);
+        }
     }
 
     fn link(self: &Arc<Self>, to: MemberId) -> Option<Link> {

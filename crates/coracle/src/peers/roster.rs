@@ -80,6 +80,13 @@ impl Roster {
         addresses
     }
 
+    /// Others that may vote, to whom a connection is there before it is needed; not more than `most`.
+    pub(crate) fn electorate(&self, me: MemberId, most: usize) -> Vec<MemberId> {
+        let records = self.records.read().expect(UNBROKEN);
+        let votes = |record: &&MemberRecord| record.id != me && matches!(record.wants, Wants::Auto | Wants::Voter);
+        records.values().filter(votes).map(|record| record.id).take(most).collect()
+    }
+
     /// The member whose node has this name.
     pub(crate) fn of_node(&self, node: &str) -> Option<MemberId> {
         let records = self.records.read().expect(UNBROKEN);
@@ -112,6 +119,7 @@ mod tests {
         assert_eq!(roster.verdict(MemberId(1), "key 2"), Verdict::Unknown);
         roster.update(vec![record(2, Wants::Auto)]);
         assert_eq!(roster.verdict(MemberId(2), "key 2"), Verdict::Removed, "an older list changes nothing");
+        assert_eq!(roster.electorate(MemberId(3), 9), [MemberId(1)]);
         assert_eq!(roster.of_node("laptop-1"), Some(MemberId(1)));
         assert_eq!(roster.of_node("laptop-2"), None, "it is gone");
     }
