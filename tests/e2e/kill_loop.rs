@@ -15,9 +15,9 @@ const KILLS: usize = 20;
 /// The longest that it lives under load.
 const LIFE_MAX: Duration = Duration::from_millis(600);
 const WRITERS: u64 = 3;
-const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/default/deployments/express-api-deployment";
-const EXAMPLE: &str = concat!(
+pub(crate) const EXAMPLE: &str = concat!(
     include_str!("../../examples/web/configmap.yaml"),
     "\n---\n",
     include_str!("../../examples/web/deployment.yaml")
@@ -57,7 +57,7 @@ fn a_process_killed_again_and_again_loses_no_answered_write_and_doubles_no_pod()
     pods_are_there_once(&cluster);
 }
 
-struct StopOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
@@ -66,7 +66,7 @@ impl Drop for StopOnDrop<'_> {
 }
 
 /// Creates objects one after the other until told to stop; returns the names of those that were answered.
-fn write(http: &Http, number: &AtomicU64, stop: &AtomicBool) -> Vec<String> {
+pub(crate) fn write(http: &Http, number: &AtomicU64, stop: &AtomicBool) -> Vec<String> {
     let mut answered = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let name = format!("write-{}", number.fetch_add(1, Ordering::Relaxed));
@@ -81,11 +81,11 @@ fn write(http: &Http, number: &AtomicU64, stop: &AtomicBool) -> Vec<String> {
     answered
 }
 
-fn name(object: &Value) -> String {
+pub(crate) fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().expect("an object has a name").to_owned()
 }
 
-fn whole(object: &Value) -> bool {
+pub(crate) fn whole(object: &Value) -> bool {
     object["data"]["name"] == object["metadata"]["name"]
 }
 

@@ -12,6 +12,7 @@ mod disk;
 mod guide;
 mod harness;
 mod kill_loop;
+mod machines;
 mod members;
 mod network;
 mod pods;

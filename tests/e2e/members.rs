@@ -11,7 +11,7 @@ fn any_member_answers_and_any_of_them_may_lead() {
         let moved = cluster.coracle(&["members", "transfer-leader", &id.to_string()]).ok();
         assert_eq!(moved, format!("Member {id} leads.\n"));
         let row = row(&cluster, id);
-        assert_eq!((row[2].as_str(), &row[6]), ("leader", server), "{row:?}");
+        assert_eq!((row[2].as_str(), &row[7]), ("leader", server), "{row:?}");
         cluster.kubectl(&format!("create configmap through-{id} --from-literal=a=b --server=https://{server}"));
     }
     for server in &servers {
@@ -23,8 +23,17 @@ fn any_member_answers_and_any_of_them_may_lead() {
         let nodes = cluster.kubectl("get nodes --no-headers");
         if nodes.lines().filter(|line| line.contains(" Ready ")).count() == 3 { Ok(()) } else { Err(nodes) }
     });
+    let stopped = if row(&cluster, 3)[2] == "leader" { 2 } else { 3 };
+    assert_eq!(
+        cluster.coracle(&["members", "stop", &stopped.to_string()]).ok(),
+        format!("Member {stopped} is stopped.\n")
+    );
+    cluster.kubectl("create configmap without-one --from-literal=a=b");
+    assert_eq!(cluster.coracle(&["members", "start", &stopped.to_string()]).ok(), format!("Member {stopped} runs.\n"));
+    let maps = cluster.kubectl(&format!("get configmaps -o name --server=https://{}", servers[stopped - 1]));
+    assert!(maps.contains("configmap/without-one"), "{maps}");
     let unknown = cluster.coracle(&["members", "transfer-leader", "9"]).fails();
-    assert_eq!(unknown, "error: the query must have the id of a member\n");
+    assert_eq!(unknown, "error: there is no such member; `coracle members` shows those that there are\n");
 }
 
 /// The address of each member, as `coracle up` says.

@@ -76,14 +76,11 @@ impl Cluster {
         if self.site.is_single() && network.is_none() {
             return Ok(());
         }
-        let joined = self.site.seat.as_ref().is_some_and(|seat| seat.joined);
-        for id in self.site.members().filter(|_| !joined) {
+        for id in self.site.members() {
             let process = self.process();
             let view = process.view();
-            if MemberRecord::find(&view, id).is_some() {
-                continue;
-            }
             let address = self.site.addresses.read().expect(UNBROKEN).get(&id).copied();
+            let found = MemberRecord::find(&view, id);
             let record = MemberRecord {
                 id,
                 name: self.site.name_of(id),
@@ -91,10 +88,16 @@ impl Cluster {
                     (Some(_), Some(address)) => presence::told_of(address),
                     (_, address) => address.iter().map(ToString::to_string).collect(),
                 },
-                wants: Wants::Voter,
+                wants: found.as_ref().map_or(Wants::Voter, |found| found.wants),
                 identity: network.map_or_else(String::new, |network| network.credentials.identity()),
             };
-            if let Some(transaction) = record.create(&view) {
+            // A restored or recovered cluster knows this member by what another machine had.
+            let transaction = match &found {
+                None => record.create(&view),
+                Some(found) if found.identity != record.identity || found.name != record.name => record.update(&view),
+                Some(_) => None,
+            };
+            if let Some(transaction) = transaction {
                 // Who is there already was put there by a start before this one.
                 process.propose(transaction).await.map(drop)?;
             }

@@ -103,6 +103,7 @@ impl Survivor {
 /// Applies all that the log has, and begins a log of one member behind it.
 fn found(survivor: Survivor) -> Result<Recovered, Error> {
     let (last_term, index) = survivor.last();
+    let survivor_shared = !survivor.folder.is_empty();
     let Survivor { directory, database, store, raft, id, .. } = survivor;
     let mut store = store.unwrap_or_else(|| Store::new(StoreOptions::default()));
     for entry in raft.entries.iter().filter(|entry| entry.index > raft.snapshot.mark.index) {
@@ -115,8 +116,8 @@ fn found(survivor: Survivor) -> Result<Recovered, Error> {
         }
     }
     let time = store.view().time();
-    // A directory that several members shared becomes that of one, which is the first.
-    let first = MemberId(1);
+    // A directory that several members shared becomes that of one, which is the first. A machine's own member stays who it is.
+    let first = if survivor_shared { MemberId(1) } else { id };
     let known = MemberRecord::find(&store.view(), id);
     let record =
         known.map_or(MemberRecord::voter(first), |known| MemberRecord { id: first, wants: Wants::Voter, ..known });

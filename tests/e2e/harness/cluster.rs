@@ -60,12 +60,37 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// A process of its own that joins the cluster of this one.
+    #[track_caller]
+    pub(crate) fn joined(&self, token: &str, arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("there is room for a temporary directory");
+        let mut member = Self { directory, process: None, memory: false, http: OnceCell::new() };
+        let address = self.address();
+        let mut all = vec!["join", &address, "--token", token, "--listen", "127.0.0.1:0"];
+        all.extend(arguments);
+        member.run_program(program(member.directory()), &all);
+        member
+    }
+
     /// Starts the process (again), and waits until it says that all is up.
     #[track_caller]
     pub(crate) fn start(&mut self, arguments: &[&str]) {
+        let program = program(self.directory());
+        self.run_program(program, &[&["up"], arguments].concat());
+    }
+
+    /// Starts a program with these arguments and this cluster's files, and waits until it says that all is up.
+    #[track_caller]
+    pub(crate) fn run_program(&mut self, program: Command, arguments: &[&str]) {
+        self.begin(program, arguments);
+        self.until_up();
+    }
+
+    /// The same without waiting.
+    #[track_caller]
+    pub(crate) fn begin(&mut self, mut command: Command, arguments: &[&str]) {
         assert!(self.process.is_none(), "the cluster runs already");
-        let mut command = program(self.directory());
-        command.arg("up").arg("--kubeconfig").arg(self.kubeconfig()).args(arguments);
+        command.args(arguments).arg("--kubeconfig").arg(self.kubeconfig());
         if self.memory {
             command.arg("--memory");
         } else {
@@ -75,9 +100,15 @@ impl Cluster {
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         self.process = Some(command.spawn().expect("the program starts"));
         self.http = OnceCell::new();
+    }
+
+    /// Waits until the process says that all is up.
+    #[track_caller]
+    pub(crate) fn until_up(&mut self) {
         eventually("the cluster is up", || {
             let child = self.process.as_mut().expect("it was started");
-            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            let ended = child.try_wait().expect("a child can be waited for");
+            if let Some(status) = ended {
                 panic!("the cluster stopped at once ({status}):\n{}", self.output());
             }
             if self.output().contains("Press Ctrl-C to stop.") { Ok(()) } else { Err(self.output()) }
@@ -129,9 +160,15 @@ impl Cluster {
     /// Sends the process a signal (`INT`, `KILL`) and waits for its end.
     #[track_caller]
     pub(crate) fn signal(&mut self, signal: &str) -> ExitStatus {
+        self.tell(signal);
+        self.ended()
+    }
+
+    /// Sends the process a signal that does not end it (`STOP`, `CONT`).
+    #[track_caller]
+    pub(crate) fn tell(&self, signal: &str) {
         let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("there is a program `kill`").success());
-        self.ended()
     }
 
     /// Waits for the end of a process that something else has stopped.

@@ -78,7 +78,7 @@ pub(super) async fn serve(
             change_member(process, parts, Wants::Voter).await?;
             Ok(json_response(&json!({})))
         }
-        ("/coracle/v1/members/stop", &Method::POST) => stop_member(process, parts, user).await,
+        ("/coracle/v1/members/stop", &Method::POST) => stop_member(process, parts, &user).await,
         ("/coracle/v1/members/start", &Method::POST) => {
             let member = named_member(&process.view(), parts)?;
             order(process, Order::Start(member.id), &member)?;
