@@ -89,7 +89,7 @@ pub(super) async fn serve(
                 let message = "no other machine can join this cluster: it is in memory, or its members share a process";
                 return Err(Status::bad_request(message));
             }
-            let body = read_body(body, USER_BYTES_MAX).await?;
+            let body = read_body(process, body, USER_BYTES_MAX).await?;
             let asked = serde_json::from_slice(&body).map_err(|error| Status::bad_request(error.to_string()))?;
             Ok(json_response(&join::create(process, &asked).await?))
         }
@@ -146,7 +146,7 @@ pub(super) async fn let_in(process: &Process, parts: &Parts, body: Body) -> Resu
                     "this cluster cannot have other machines: it is in memory, or its members share a process";
                 return Err(Status::bad_request(message));
             };
-            let asked = read_body(body, USER_BYTES_MAX).await?;
+            let asked = read_body(process, body, USER_BYTES_MAX).await?;
             let admission = gate.admit(process, &asked).await?;
             Ok(json_response(&json!(admission)))
         }

@@ -94,7 +94,7 @@ impl Network {
         let asked = async {
             let mut sender = self.bulk(to).await.ok()?;
             let response = sender.send_request(request(Method::GET, "/status", Body::empty())).await.ok()?;
-            let bytes = read_body(Body::new(response.into_body()), BODY_BYTES_MAX).await.ok()?;
+            let bytes = whole(response.into_body()).await.ok()?;
             serde_json::from_slice(&bytes).ok()
         };
         timeout(super::STATUS_WAIT, asked).await.ok()?
@@ -154,7 +154,7 @@ impl Network {
             request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(TUNNEL));
             let mut response = sender.send_request(request).await.map_err(|error| failed(&error))?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                let why = read_body(Body::new(response.into_body()), BODY_BYTES_MAX).await.unwrap_or_default();
+                let why = whole(response.into_body()).await.unwrap_or_default();
                 return Err(OpenError(String::from_utf8_lossy(&why).into_owned()));
             }
             hyper::upgrade::on(&mut response).await.map_err(|error| failed(&error))
@@ -251,14 +251,18 @@ async fn answered<T: serde::de::DeserializeOwned>(
         sender.ready().await.map_err(io::Error::other)?;
         let response = sender.send_request(request).await.map_err(io::Error::other)?;
         let code = response.status();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(io::Error::other)?;
-        let bytes = body.to_bytes();
+        let bytes = whole(response.into_body()).await?;
         if !code.is_success() {
             return Err(io::Error::other(format!("{code}: {}", String::from_utf8_lossy(&bytes))));
         }
         serde_json::from_slice(&bytes).map_err(io::Error::from)
     };
     timeout(ANSWER_WAIT, asked).await.map_err(|_| late())?
+}
+
+/// A short body.
+async fn whole(body: IncomingBody) -> io::Result<Bytes> {
+    Ok(Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(io::Error::other)?.to_bytes())
 }
 
 fn passed_user(user: &UserInfo) -> Result<HeaderValue, Status> {
@@ -322,12 +326,14 @@ async fn answer(network: &Arc<Network>, from: MemberId, mut request: Request<Bod
             let head = request.headers().get("coracle-piece").and_then(|value| value.to_str().ok()).unwrap_or_default();
             let Piece { state, offset } = serde_json::from_str(head).map_err(bad)?;
             sound(&state)?;
-            let piece = read_body(request.into_body(), PIECE_BYTES).await.map_err(|status| bad(status.message))?;
+            let piece =
+                read_body(&process, request.into_body(), PIECE_BYTES).await.map_err(|status| bad(status.message))?;
             let network = Arc::clone(network);
             blocking(move || network.incoming.add(from, &state, offset, &piece)).await
         }
         (Method::POST, "/state") => {
-            let body = read_body(request.into_body(), BODY_BYTES_MAX).await.map_err(|status| bad(status.message))?;
+            let body =
+                read_body(&process, request.into_body(), BODY_BYTES_MAX).await.map_err(|status| bad(status.message))?;
             let Complete { state: id, message } = serde_json::from_slice(&body).map_err(bad)?;
             sound(&id)?;
             let message = STANDARD.decode(message).map_err(bad)?;
@@ -344,7 +350,8 @@ async fn answer(network: &Arc<Network>, from: MemberId, mut request: Request<Bod
         }
         (Method::POST, "/dial") => {
             let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| bad("no upgrade"))?;
-            let body = read_body(request.into_body(), BODY_BYTES_MAX).await.map_err(|status| bad(status.message))?;
+            let body =
+                read_body(&process, request.into_body(), BODY_BYTES_MAX).await.map_err(|status| bad(status.message))?;
             let Dial { node, pod, port } = serde_json::from_slice(&body).map_err(bad)?;
             let opened = crate::dialer::dial_pod_here(&process, &node, &Uid::from(pod.as_str()), port);
             let stream = opened.map_err(|error| (StatusCode::BAD_GATEWAY, error.0))?;
