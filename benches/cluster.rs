@@ -1,16 +1,19 @@
 //! Measures a cluster in this process against its targets: `cargo bench -p coracle-benches [-- PART..]`.
 //!
-//! Parts: start, deployment, cpu, writes, lists, access, scheduling, deletions; all of them without an argument. Times are real, on
+//! Parts: start, deployment, cpu, writes, lists, access, scheduling, deletions, members; all of them without an argument. Times are real, on
 //! this machine as it is now: the figures of a busy one are worse, the CPU times less so.
 
 use std::process::ExitCode;
 
-use coracle_benches::{Report, access, client, cpu, deletions, deployment, lists, scheduling, start, writes};
+use coracle_benches::{Report, access, client, cpu, deletions, deployment, lists, members, scheduling, start, writes};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let result =
-        if arguments.first().is_some_and(|first| first == client::ARGUMENT) { client::main() } else { run(&arguments) };
+    let result = match arguments.first().map(String::as_str) {
+        Some(client::ARGUMENT) => client::main(),
+        Some(members::ARGUMENT) => members::main(),
+        _ => run(&arguments),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,6 +51,9 @@ fn run(parts: &[String]) -> anyhow::Result<()> {
         }
         if wanted("deletions") {
             deletions::measure(&mut report).await?;
+        }
+        if wanted("members") {
+            members::measure(&mut report).await?;
         }
         anyhow::Ok(())
     })?;

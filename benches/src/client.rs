@@ -107,7 +107,7 @@ pub fn main() -> anyhow::Result<()> {
 }
 
 /// A connection that offers one version of HTTP, and speaks it.
-async fn connect(order: &Order, version: Version) -> anyhow::Result<TokioIo<TlsStream<TcpStream>>> {
+pub(crate) async fn connect(order: &Order, version: Version) -> anyhow::Result<TokioIo<TlsStream<TcpStream>>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(order.ca_certificate.as_bytes())?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -126,7 +126,7 @@ async fn connect(order: &Order, version: Version) -> anyhow::Result<TokioIo<TlsS
 }
 
 /// The head of a request, in the form that the version wants.
-fn request(order: &Order, version: Version, method: &str, path: &str) -> http::request::Builder {
+pub(crate) fn request(order: &Order, version: Version, method: &str, path: &str) -> http::request::Builder {
     let builder = http::Request::builder().method(method).header("authorization", format!("Bearer {}", order.token));
     match version {
         Version::Http1 => builder.uri(path).header("host", "localhost"),

@@ -8,10 +8,13 @@ pub mod cpu;
 pub mod deletions;
 pub mod deployment;
 pub mod lists;
+pub mod members;
 pub mod scheduling;
 pub mod start;
 pub mod writes;
 
+mod etcd;
+mod load;
 mod objects;
 mod report;
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod guest;
+mod hosts;
 mod http;
 mod kubectl;
 mod mask;
@@ -9,6 +10,7 @@ mod wait;
 
 pub(crate) use cluster::{Cluster, Options, program};
 pub(crate) use guest::Guest;
+pub(crate) use hosts::Hosts;
 pub(crate) use http::{Http, Token, http_get};
 pub(crate) use kubectl::{Ran, finish, is_installed};
 pub(crate) use mask::Mask;

@@ -11,6 +11,7 @@ mod commands;
 mod disk;
 mod guide;
 mod harness;
+mod hosts;
 mod kill_loop;
 mod machines;
 mod members;

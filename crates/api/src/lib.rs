@@ -23,6 +23,7 @@ mod request;
 pub mod resources;
 pub mod schema;
 pub mod selector;
+pub mod settings;
 mod status;
 pub mod yaml;
 

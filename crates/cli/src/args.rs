@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Image(Image),
     /// The members of the cluster
     Members(Members),
+    /// What is set for the whole cluster
+    Settings(Settings),
     /// Write how kubectl reaches the cluster, by whichever member
     Kubeconfig(Kubeconfig),
     /// Who may use the cluster
@@ -87,6 +89,12 @@ pub(crate) struct Up {
     /// How many members the cluster has, all in this process, to try out what the loss of one does: 1, 3, 5 or 7
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) members: u64,
+    /// How long a node may be silent before it counts as gone, for the whole cluster: 2s to 1h; 50s unless it was set
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) node_grace: Option<u64>,
+    /// How long pods stay bound to a node that is gone, for the whole cluster: up to 1d; 300s unless it was set
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) pod_toleration: Option<u64>,
     /// Nodes that only pretend: their pods are data
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) fake_nodes: usize,
@@ -173,6 +181,18 @@ fn seconds(text: &str) -> Result<u64, String> {
     };
     let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     seconds.ok_or_else(|| "a time is a number and s, m, h or d, as in 24h".into())
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Settings {
+    /// How long a node may be silent before it counts as gone: 2s to 1h
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) node_grace: Option<u64>,
+    /// How long new pods stay bound to a node that is gone, where they say nothing of it: up to 1d
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) pod_toleration: Option<u64>,
+    #[command(flatten)]
+    pub(crate) which: Which,
 }
 
 #[derive(Debug, ClapArgs)]

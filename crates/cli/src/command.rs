@@ -12,6 +12,7 @@ mod kubeconfig;
 mod logs;
 mod members;
 mod recover;
+mod settings;
 mod snapshot;
 mod token;
 mod up;
@@ -28,6 +29,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Logs(logs) => logs::run(logs).await,
         Command::Members(members) => members::run(members).await,
         Command::Recover(recover) => recover::run(&recover),
+        Command::Settings(settings) => settings::run(settings).await,
         Command::Snapshot(snapshot) => snapshot::run(snapshot.command).await,
         Command::Token(token) => token::run(token.command).await,
         Command::User(user) => user::run(user.command).await,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::resources::{NODES, PODS};
+use coracle_api::settings::{ClusterSettings, SETTINGS, SettingsObject};
 use coracle_api::{Object, ObjectKey, Uid};
 use coracle_base::{Instant, Now};
 use coracle_store::View;
@@ -18,8 +19,6 @@ use serde_json::{Value, json};
 use crate::object::{condition, condition_status, list, patch, patch_status, read, text, value_of};
 use crate::{Action, Context, Controller, EventRecord, EventType, Outcome, Watch};
 
-/// How long a node may be silent: Kubernetes' grace period since 1.32.
-const GRACE: Duration = Duration::from_secs(50);
 /// How long a new node may take to report for the first time.
 const STARTUP_GRACE: Duration = Duration::from_mins(1);
 /// How far apart evictions of nodes are (0.1 nodes a second), and in a large cluster of which more than half is ill (0.01).
@@ -61,7 +60,7 @@ impl Controller for NodeLifecycleController {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch::own(NODES), Watch::of(PODS, silent_node_of_pod)]
+        vec![Watch::own(NODES), Watch::of(PODS, silent_node_of_pod), Watch::of(SETTINGS, all_nodes)]
     }
 
     fn heartbeat(&mut self, node: &str, now: Now) {
@@ -100,7 +99,7 @@ impl Controller for NodeLifecycleController {
         let heard = *heard;
         let silence = context.now.mono.saturating_since(heard);
         let never_reported = condition(list(&value["status"]["conditions"]), "Ready").is_none();
-        let grace = if never_reported { STARTUP_GRACE } else { GRACE };
+        let grace = if never_reported { STARTUP_GRACE } else { settings(context.view).node_grace() };
         if silence >= grace
             && let Some(action) = mark_unknown(context, &object, &value, never_reported)
         {
@@ -118,6 +117,16 @@ impl Controller for NodeLifecycleController {
         let silent_at = grace.checked_sub(silence).filter(|left| !left.is_zero());
         Outcome { actions, requeue_after: [silent_at, wait].into_iter().flatten().min(), rest: Duration::ZERO }
     }
+}
+
+/// What was set concerns every node.
+fn all_nodes(view: &View, _settings: &Object) -> Vec<ObjectKey> {
+    view.list(&NODES, None).map(|node| node.key().clone()).collect()
+}
+
+/// What the cluster's user has set.
+fn settings(view: &View) -> ClusterSettings {
+    view.typed::<SettingsObject>(&ClusterSettings::key()).map_or_else(ClusterSettings::default, |object| object.spec)
 }
 
 /// A pod of a node that is not ready: it may have come to the node after that, or turned ready.

@@ -30,7 +30,7 @@ use crate::process::Process;
 use crate::seat::Seat;
 use crate::tls::random_token;
 use crate::wal::{self, Life};
-use crate::{Error, ErrorKind, http};
+use crate::{Error, ErrorKind, http, settings};
 
 /// How long a start may take before it is given up.
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -92,6 +92,7 @@ pub struct ClusterBuilder {
     join: Option<JoinOptions>,
     name: Option<String>,
     lan: bool,
+    settings: serde_json::Map<String, serde_json::Value>,
     start_timeout: Option<Duration>,
 }
 
@@ -131,6 +132,22 @@ impl ClusterBuilder {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// How long a node may be silent before it counts as gone, 2 seconds to an hour; 50 seconds by default, as in Kubernetes. It is a
+    /// setting of the whole cluster, and stays.
+    #[must_use]
+    pub fn node_grace(mut self, grace: Duration) -> Self {
+        self.settings.insert("nodeGraceSeconds".into(), grace.as_secs().into());
+        self
+    }
+
+    /// How long pods that say nothing of it stay bound to a node that is gone, up to a day; 300 seconds by default, as in Kubernetes. It
+    /// is a setting of the whole cluster, and stays; it goes into new pods.
+    #[must_use]
+    pub fn pod_toleration(mut self, toleration: Duration) -> Self {
+        self.settings.insert("podTolerationSeconds".into(), toleration.as_secs().into());
         self
     }
 
@@ -328,6 +345,10 @@ impl ClusterBuilder {
         let cluster = Cluster::new(Arc::clone(&site), members);
         cluster.until_bootstrapped(timeout).await?;
         cluster.list_members().await?;
+        if !site.settings.settings.is_empty() {
+            let settings = serde_json::to_vec(&site.settings.settings).unwrap_or_default();
+            settings::change(&cluster.process(), &settings).await.map_err(|status| Error::api(&status))?;
+        }
         for id in site.members() {
             cluster.complete(id, listeners.remove(&id)).await?;
         }

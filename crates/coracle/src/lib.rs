@@ -64,6 +64,7 @@ mod recovery;
 mod seal;
 mod seat;
 mod services;
+mod settings;
 mod tls;
 mod tokens;
 mod tunnel;

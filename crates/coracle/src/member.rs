@@ -210,6 +210,7 @@ impl Member {
             brain: brain.clone(),
             views: view,
             leads: leading.clone(),
+            node_address: watch::channel(None).0,
             removed: AtomicBool::new(false),
             // Until the log has said who is in the group.
             alone: AtomicBool::new(false),

@@ -3,10 +3,13 @@
 //! Agents decide; this loop only carries their outputs to runtimes, the API server and the brain, and brings answers back.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use coracle_api::events::{EventRecord, EventRecorder, EventType};
 use coracle_api::resources::{NODES, PODS};
+use coracle_api::settings::{ClusterSettings, SETTINGS};
 use coracle_api::{Object, ObjectKey, Quantity, Request, Response, Revision, Uid, WatchEvent};
 use coracle_base::{DelayQueue, Instant, Rng};
 use coracle_engine::NodeFeed;
@@ -18,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::brain::Message;
 use crate::process::Process;
+use crate::settings;
 
 mod checkpoint;
 mod events;
@@ -133,8 +137,10 @@ pub(crate) struct NodeLoop {
     rng: Rng,
     /// How containers behave on fake nodes, by image.
     scripts: BTreeMap<String, Script>,
-    /// The Nodes were last looked through at this revision.
+    /// The Nodes were last looked through at this revision, and the cluster's settings at that.
     nodes_seen: Revision,
+    settings_seen: Option<Revision>,
+    heartbeat_interval: Duration,
 }
 
 impl NodeLoop {
@@ -156,6 +162,8 @@ impl NodeLoop {
             rng,
             scripts,
             nodes_seen: Revision(0),
+            settings_seen: None,
+            heartbeat_interval: ClusterSettings::default().heartbeat_interval(),
         }
     }
 
@@ -172,6 +180,7 @@ impl NodeLoop {
     async fn work(&mut self) {
         let mut views = self.process.views.clone();
         let mut leads = self.process.leads.clone();
+        let mut address = self.process.node_address.subscribe();
         self.look();
         let mut turns = 0;
         loop {
@@ -202,6 +211,13 @@ impl NodeLoop {
                         return;
                     }
                     self.look();
+                }
+                changed = address.changed() => {
+                    let address = *address.borrow_and_update();
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.move_to(address);
                 }
                 changed = views.changed() => {
                     if changed.is_err() {
@@ -241,6 +257,7 @@ impl NodeLoop {
         let seat = Seat { adopted, agent, carrier: runtime, keeper, recorder: EventRecorder::default(), events };
         self.seats.insert(name.clone(), seat);
         self.step(&name, Input::Tick);
+        self.step(&name, Input::HeartbeatEvery(self.heartbeat_interval));
         self.step(&name, Input::Listing);
         let view = self.process.view();
         for event in self.feed.add(&view, &name) {
@@ -256,6 +273,7 @@ impl NodeLoop {
     fn look(&mut self) {
         let view = self.process.view();
         self.adopt(&view);
+        self.read_settings(&view);
         let (news, anew) = self.feed.poll(&view);
         let relisted: Vec<String> = if anew { self.seats.keys().cloned().collect() } else { Vec::new() };
         for node in &relisted {
@@ -266,6 +284,27 @@ impl NodeLoop {
         }
         for node in &relisted {
             self.step(node, Input::Synced);
+        }
+    }
+
+    /// Tells the agents how often they have to be heard of, where that has changed.
+    fn read_settings(&mut self, view: &View) {
+        let changed = view.last_change(&SETTINGS);
+        if self.settings_seen.replace(changed) == Some(changed) {
+            return;
+        }
+        self.heartbeat_interval = settings::of(view).heartbeat_interval();
+        for node in self.seats.keys().cloned().collect::<Vec<_>>() {
+            self.step(&node, Input::HeartbeatEvery(self.heartbeat_interval));
+        }
+    }
+
+    /// The machine has another address.
+    fn move_to(&mut self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        let real = self.seats.iter().filter(|(_, seat)| matches!(seat.carrier, Carrier::Real(_)));
+        for node in real.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.step(&node, Input::AddressChanged(address));
         }
     }
 

@@ -65,6 +65,9 @@ impl Presence {
                 self.addresses = addresses;
                 renewed = tokio::time::Instant::now();
                 self.renew();
+                if moved && self.network.is_some() {
+                    process.node_address.send_replace(self.addresses.first().copied());
+                }
             }
             if self.network.is_some() {
                 self.tell(&process).await;

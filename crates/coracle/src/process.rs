@@ -1,5 +1,6 @@
 //! One member's process: what every handler, task and node of it shares, and the way of a request through it.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub(crate) struct Process {
     pub(crate) views: watch::Receiver<View>,
     /// Whether this member leads.
     pub(crate) leads: watch::Receiver<bool>,
+    /// The address of this member's node, where others reach it.
+    pub(crate) node_address: watch::Sender<Option<IpAddr>>,
     /// Whether this member was removed from the cluster.
     pub(crate) removed: AtomicBool,
     /// Whether this member is the only one: then its view is always the newest.

@@ -20,7 +20,7 @@ use crate::{Checkpoint, Heartbeat, Input, NodeConfig, Output, RequestId};
 
 use pods::Pods;
 
-/// How often a node gives a sign of life.
+/// How often a node gives a sign of life, unless it is told otherwise.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How far apart checkpoints are at least: a crash loses no more than this, and what it loses the API server knows.
@@ -35,6 +35,7 @@ pub struct NodeAgent {
     usage: BTreeMap<String, Usage>,
     begun: bool,
     next_heartbeat: Instant,
+    heartbeat_interval: Duration,
     /// When the next checkpoint may be given; `None`: nothing has happened since the last.
     checkpoint_due: Option<Instant>,
     last_checkpoint: Option<(Instant, Checkpoint)>,
@@ -72,6 +73,7 @@ impl NodeAgent {
             usage: BTreeMap::new(),
             begun: false,
             next_heartbeat: Instant::ZERO,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
             checkpoint_due: None,
             last_checkpoint: None,
         }
@@ -125,6 +127,14 @@ impl NodeAgent {
             Input::Watch { resource, event } => self.watch(now, &resource, event, out),
             Input::Listing => self.pods.listing(),
             Input::Synced => self.pods.synced(&mut context),
+            Input::HeartbeatEvery(interval) => {
+                self.heartbeat_interval = interval;
+                self.next_heartbeat = self.next_heartbeat.min(now.mono + interval);
+            }
+            Input::AddressChanged(address) => {
+                self.shared.config.address = address;
+                self.node.report_again();
+            }
             Input::Runtime(RuntimeEvent::Stats(usage)) => self.usage = usage,
             Input::Runtime(event) => {
                 self.pods.runtime(event, &mut context);
@@ -170,7 +180,7 @@ impl NodeAgent {
         if self.next_heartbeat > now.mono {
             return;
         }
-        self.next_heartbeat = now.mono + HEARTBEAT_INTERVAL;
+        self.next_heartbeat = now.mono + self.heartbeat_interval;
         out.push(Output::Heartbeat(Heartbeat { usage: self.usage.clone() }));
         if self.pods.has_running_container() {
             out.push(Output::Runtime(RuntimeCommand::Stats));

@@ -1,5 +1,8 @@
 //! What a node agent is told.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use coracle_api::{GroupResource, Response, WatchEvent};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +34,10 @@ pub enum Input {
     Runtime(RuntimeEvent),
     /// The answer to [`crate::Output::Request`]. Every request must be answered, with a failure where nobody could be reached.
     Answer(RequestId, Response),
+    /// How often the node is to give a sign of life from now on; every ten seconds where nobody says otherwise.
+    HeartbeatEvery(Duration),
+    /// The node is reached at another address.
+    AddressChanged(IpAddr),
     /// Time has passed: give it at [`crate::NodeAgent::next_wakeup`] and once right after the agent was made.
     Tick,
 }

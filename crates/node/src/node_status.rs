@@ -86,6 +86,11 @@ impl NodeReport {
         event(context, reasons::STARTING, "Starting kubelet.".into());
     }
 
+    /// What was reported is not so any more.
+    pub(crate) fn report_again(&mut self) {
+        self.acknowledged = None;
+    }
+
     /// Sends what is to be sent, one request at a time.
     pub(crate) fn advance(&mut self, ready: bool, context: &mut Context<'_>) {
         if self.in_flight.is_some() || self.retry.is_some_and(|retry| retry > context.now.mono) {

@@ -60,11 +60,16 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// A place for a cluster's or a member's files; its process is started by the test.
+    pub(crate) fn elsewhere() -> Self {
+        let directory = tempfile::tempdir().expect("there is room for a temporary directory");
+        Self { directory, process: None, memory: false, http: OnceCell::new() }
+    }
+
     /// A process of its own that joins the cluster of this one.
     #[track_caller]
     pub(crate) fn joined(&self, token: &str, arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("there is room for a temporary directory");
-        let mut member = Self { directory, process: None, memory: false, http: OnceCell::new() };
+        let mut member = Self::elsewhere();
         let address = self.address();
         let mut all = vec!["join", &address, "--token", token, "--listen", "127.0.0.1:0"];
         all.extend(arguments);

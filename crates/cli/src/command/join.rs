@@ -27,6 +27,8 @@ pub(crate) async fn run(join: Join) -> Result<()> {
         nodes: join.nodes,
         members: 1,
         fake_nodes: 0,
+        node_grace: None,
+        pod_toleration: None,
         which: join.which,
     };
     up::run_as(up, Some(how)).await

@@ -95,6 +95,12 @@ async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Re
     if let Some(name) = &up.name {
         builder = builder.name(name);
     }
+    if let Some(grace) = up.node_grace {
+        builder = builder.node_grace(Duration::from_secs(grace));
+    }
+    if let Some(toleration) = up.pod_toleration {
+        builder = builder.pod_toleration(Duration::from_secs(toleration));
+    }
     if up.lan {
         builder = builder.lan();
     }

@@ -21,6 +21,7 @@ use crate::brain::Message;
 use crate::images::IMAGE_BYTES_MAX;
 use crate::join::{self, CA_PATH, JOIN_PATH};
 use crate::process::{Order, Process};
+use crate::settings;
 
 /// Who may take the cluster's keys away in a backup, whatever roles say.
 const MASTERS: &str = "system:masters";
@@ -100,6 +101,11 @@ pub(super) async fn serve(
             join::revoke(process, id).await?;
             Ok(json_response(&json!({})))
         }
+        ("/coracle/v1/settings", &Method::GET) => Ok(json_response(&json!(settings::of(&process.view())))),
+        ("/coracle/v1/settings", &Method::PUT) => {
+            let body = read_body(process, body, USER_BYTES_MAX).await?;
+            Ok(json_response(&json!(settings::change(process, &body).await?)))
+        }
         ("/coracle/v1/users", &Method::POST) => {
             let body = read_body(process, body, USER_BYTES_MAX).await?;
             Ok(json_response(&sign_user(process, &body)?))
@@ -125,6 +131,7 @@ pub(super) async fn serve(
             | "/coracle/v1/members/transfer-leader"
             | "/coracle/v1/members/stop"
             | "/coracle/v1/members/start"
+            | "/coracle/v1/settings"
             | "/coracle/v1/tokens",
             _,
         ) => Err(Status::method_not_allowed()),

@@ -5,8 +5,10 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use coracle_api::settings::{ClusterSettings, SettingsObject};
 use coracle_api::{GroupResource, ObjectKey, Status, resources};
 use coracle_base::Rng;
+use coracle_store::View;
 use serde_json::{Value, json};
 
 use super::super::value::{entries, items, items_mut, object_mut, set, text};
@@ -20,8 +22,6 @@ const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_VOLUME: &str = "kube-api-access-";
 /// The lifetime of a token in seconds: an hour and seven seconds, by which they are told from others.
 const TOKEN_SECONDS: i64 = 3607;
-/// How long a pod stays on a node that is not ready or cannot be reached, in seconds.
-const TOLERATION_SECONDS: i64 = 300;
 /// Pods that a node runs from a file of its own carry this annotation and are left as they are.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -30,7 +30,7 @@ pub(super) fn admit(context: &mut StrategyContext<'_>, pod: &mut Value) -> Resul
     object_mut(pod, "spec");
     admit_service_account(context, pod)?;
     admit_priority(context, pod)?;
-    add_tolerations(&mut pod["spec"]);
+    add_tolerations(&mut pod["spec"], toleration_seconds(context.view));
     admit_runtime_class(context, pod)
 }
 
@@ -158,8 +158,14 @@ fn admit_priority(context: &StrategyContext<'_>, pod: &mut Value) -> Result<(), 
     Ok(())
 }
 
+/// How long pods stay on a node that fails, as the cluster's user has set it.
+fn toleration_seconds(view: &View) -> u64 {
+    let settings = view.typed::<SettingsObject>(&ClusterSettings::key());
+    settings.map_or_else(ClusterSettings::default, |object| object.spec).pod_toleration_seconds
+}
+
 /// A pod tolerates a failing node for a while, unless it says otherwise.
-fn add_tolerations(spec: &mut Value) {
+fn add_tolerations(spec: &mut Value, seconds: u64) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerates = |toleration: &Value| {
             let (taint, effect) = (text(toleration, "key"), text(toleration, "effect"));
@@ -167,7 +173,7 @@ fn add_tolerations(spec: &mut Value) {
         };
         if !items(spec, "tolerations").iter().any(tolerates) {
             let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute",
-                "tolerationSeconds": TOLERATION_SECONDS});
+                "tolerationSeconds": seconds});
             push(spec, "tolerations", toleration);
         }
     }
