@@ -9,6 +9,7 @@ mod determinism;
 mod guests;
 mod members;
 mod members_swarm;
+mod mutations;
 mod nodes;
 mod placement;
 mod rollouts;

@@ -10,6 +10,7 @@ use coracle_base::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::runtime::ExistingContainer;
 use crate::{Termination, TokenCheckpoint};
 
 /// An object as the agent last saw it.
@@ -38,6 +39,21 @@ pub struct ContainerCheckpoint {
     pub image_id: String,
     /// The crash loop's present wait, in milliseconds, and when it was last charged.
     pub backoff: Option<(u64, Timestamp)>,
+}
+
+impl ContainerCheckpoint {
+    /// What is known of a container that only the runtime knows of.
+    pub(crate) fn found(existing: &ExistingContainer) -> Self {
+        Self {
+            name: existing.id.container.clone(),
+            instance: Some(existing.id.instance),
+            running_since: existing.started_at,
+            terminated: None,
+            last_termination: None,
+            image_id: String::new(),
+            backoff: None,
+        }
+    }
 }
 
 /// One pod.

@@ -22,7 +22,7 @@ use crate::reasons;
 use crate::runtime::{
     ContainerError, ContainerId, ExistingContainer, Exit, ImageError, ImageInfo, ProbeId, ProbeResult, PullPolicy,
 };
-use crate::{EventType, PodCheckpoint, volume};
+use crate::{ContainerCheckpoint, EventType, PodCheckpoint, volume};
 
 use report::Report;
 use setup::{Sandbox, VolumeState};
@@ -176,6 +176,8 @@ impl PodWorker {
             // What was kept may be a moment older than what the API server or the runtime knows.
             let known = [kept.remove(&container.spec.name), from_status(status, &container.spec.name)];
             let newest = known.into_iter().flatten().reduce(|a, b| if b.instance > a.instance { b } else { a });
+            // It may have started and nothing of that been kept or told.
+            let newest = newest.or_else(|| found.map(ContainerCheckpoint::found));
             let Some(mut newest) = newest else { continue };
             let found = found.filter(|found| Some(found.id.instance) >= newest.instance);
             if let Some(found) = found.filter(|found| Some(found.id.instance) > newest.instance) {

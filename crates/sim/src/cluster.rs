@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::history::{Access, History, Outcome, Ticket};
 use crate::world::{Flow, Origin, Settings, World};
-use crate::{Class, Manifest, Script, disk, manifest, render, trace};
+use crate::{Class, Manifest, Mutation, Script, disk, manifest, render, trace};
 
 /// Events after which a run that was to end is not going to.
 const STEPS_MAX: u64 = 20_000_000;
@@ -123,6 +123,12 @@ impl Builder {
         self
     }
 
+    /// Something is deliberately wrong.
+    pub fn mutation(mut self, mutation: Option<Mutation>) -> Self {
+        self.settings.mutation = mutation;
+        self
+    }
+
     /// The command that shows a failure again, where it is not a test by itself.
     pub fn replay(mut self, command: String) -> Self {
         self.replay = Some(command);
@@ -196,6 +202,7 @@ impl TestCluster {
             store: StoreOptions::default(),
             disk: disk::LATENCY,
             trace_lines: trace::LINES,
+            mutation: None,
         };
         Builder {
             settings,

@@ -8,8 +8,13 @@ use coracle_base::{Instant, Rng};
 use coracle_raft::{LogEntry, PersistId, Restored, WalBatch};
 use coracle_store::{Store, StoreOptions};
 
+use crate::Mutation;
+
 /// The shortest and longest write: a good solid state disk's, and a bad one's.
 pub(crate) const LATENCY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(4));
+
+/// How many batches a disk that lies keeps in its memory.
+const CACHED_MAX: usize = 12;
 
 /// One member's log and snapshots.
 pub(crate) struct Disk {
@@ -17,6 +22,11 @@ pub(crate) struct Disk {
     latency: (Duration, Duration),
     /// How many times as long it takes, and until when.
     slow: (u32, Instant),
+    mutation: Option<Mutation>,
+    /// What a disk that lies still has to write.
+    cached: VecDeque<WalBatch>,
+    /// The term before the one that the log has.
+    earlier_term: u64,
     log: Option<Restored>,
     /// The snapshots that are complete, by index: the newest and the one before.
     snapshots: Vec<(u64, Vec<u8>)>,
@@ -42,9 +52,18 @@ impl fmt::Debug for Disk {
 
 impl Disk {
     /// An empty disk whose writes take between these.
-    pub(crate) fn new(latency: (Duration, Duration)) -> Self {
-        let slow = (1, Instant::ZERO);
-        Self { latency, slow, log: None, snapshots: Vec::new(), pending: VecDeque::new(), busy_until: Instant::ZERO }
+    pub(crate) fn new(latency: (Duration, Duration), mutation: Option<Mutation>) -> Self {
+        Self {
+            latency,
+            slow: (1, Instant::ZERO),
+            mutation,
+            cached: VecDeque::new(),
+            earlier_term: 0,
+            log: None,
+            snapshots: Vec::new(),
+            pending: VecDeque::new(),
+            busy_until: Instant::ZERO,
+        }
     }
 
     /// Everything takes so many times as long until then.
@@ -68,6 +87,12 @@ impl Disk {
     /// Everything up to this batch is durable now.
     pub(crate) fn written(&mut self, id: PersistId) {
         while let Some((_, batch)) = self.pending.pop_front_if(|(pending, _)| *pending <= id) {
+            self.cached.push_back(batch);
+        }
+        let lies = if self.mutation == Some(Mutation::SkippedFsync) { CACHED_MAX } else { 0 };
+        while self.cached.len() > lies
+            && let Some(batch) = self.cached.pop_front()
+        {
             self.commit(batch);
         }
     }
@@ -99,6 +124,13 @@ impl Disk {
     /// The power goes: of what was on its way some is written, in order. The batch that was being written then is torn, and a log
     /// takes it for not there; those behind it are lost. Returns how many are gone, the torn one among them.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> u64 {
+        if !self.cached.is_empty() {
+            self.pending.clear();
+            self.cached.clear();
+        }
+        if self.mutation == Some(Mutation::VoteForgotten) {
+            self.forget_vote();
+        }
         let survivors = rng.below(self.pending.len() as u64 + 1);
         for _ in 0..survivors {
             if let Some((_, batch)) = self.pending.pop_front() {
@@ -122,8 +154,30 @@ impl Disk {
         Some((store, log))
     }
 
+    /// The log is replaced: it begins behind a state that comes from elsewhere.
+    pub(crate) fn replace(&mut self, log: Restored, state: Vec<u8>) {
+        self.pending.clear();
+        self.cached.clear();
+        self.snapshots = vec![(log.snapshot.mark.index, state)];
+        self.log = Some(log);
+    }
+
     fn commit(&mut self, batch: WalBatch) {
-        self.log.get_or_insert_default().write(batch);
+        let log = self.log.get_or_insert_default();
+        let term = log.hard_state.term;
+        log.write(batch);
+        if log.hard_state.term > term {
+            self.earlier_term = term;
+        }
+    }
+
+    fn forget_vote(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        log.hard_state.vote = 0;
+        let known = log.entries.last().map_or(log.snapshot.mark.term, |entry| entry.term);
+        if known <= self.earlier_term {
+            log.hard_state.term = self.earlier_term;
+        }
     }
 }
 
@@ -152,7 +206,7 @@ mod tests {
     fn a_crash_loses_only_what_was_not_written_and_keeps_the_order() {
         let mut lost = 0;
         for seed in 0..50 {
-            let (mut disk, mut rng) = (Disk::new(LATENCY), Rng::seeded(seed));
+            let (mut disk, mut rng) = (Disk::new(LATENCY, None), Rng::seeded(seed));
             for index in 1..=4 {
                 disk.write(PersistId(index), batch(index), Instant::ZERO, &mut rng);
             }
@@ -169,7 +223,7 @@ mod tests {
 
     #[test]
     fn entries_that_come_again_replace_what_was_there() {
-        let mut disk = Disk::new(LATENCY);
+        let mut disk = Disk::new(LATENCY, None);
         for index in [1, 2, 3, 2] {
             disk.commit(batch(index));
         }

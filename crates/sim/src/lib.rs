@@ -12,6 +12,7 @@ mod invariants;
 mod linearizability;
 mod manifest;
 mod members;
+mod mutation;
 mod network;
 mod render;
 pub mod swarm;
@@ -30,5 +31,7 @@ pub use manifest::Manifest;
 #[cfg(feature = "wasm")]
 pub use manifest::pod;
 pub use members::{Side, Via, Who};
+pub use mutation::Mutation;
 pub use network::Weather;
 pub use totals::{Class, Totals};
+pub use world::Backup;

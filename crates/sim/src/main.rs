@@ -8,15 +8,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use coracle_sim::Totals;
 use coracle_sim::swarm::{Plan, Report};
+use coracle_sim::{Mutation, Totals};
 
-const USAGE: &str = "usage: coracle-sim [--seeds N] [--first SEED] [--seed SEED] [--trace LINES] [--steady]
+const USAGE: &str =
+    "usage: coracle-sim [--seeds N] [--first SEED] [--seed SEED] [--trace LINES] [--mutation NAME] [--steady]
 
   --seeds N      runs so many seeds (100), prints totals and the rate, and fails at the first seed that fails
   --first SEED   begins with this one (1)
   --seed SEED    runs this one again, and prints its plan, what came of it and, when it fails, the last events
   --trace LINES  with so many of the last events (60)
+  --mutation NAME  with something deliberately wrong, as Mutation names it
   --steady       without pods and faults, ten operations a second: what the simulator itself costs";
 
 /// What was asked for.
@@ -26,13 +28,18 @@ struct Arguments {
     first: u64,
     seed: Option<u64>,
     trace: Option<usize>,
+    mutation: Option<Mutation>,
     steady: bool,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
-        let mut arguments = Self { seeds: 100, first: 1, seed: None, trace: None, steady: false };
+        let mut arguments = Self { seeds: 100, first: 1, seed: None, trace: None, mutation: None, steady: false };
         while let Some(word) = words.next() {
+            if word == "--mutation" {
+                arguments.mutation = Some(Mutation::named(&words.next()?)?);
+                continue;
+            }
             let mut number = || words.next()?.parse::<u64>().ok();
             match &*word {
                 "--seeds" => arguments.seeds = number()?,
@@ -47,7 +54,11 @@ impl Arguments {
     }
 
     fn plan(&self, seed: u64) -> Plan {
-        let mut plan = if self.steady { Plan::steady(seed) } else { Plan::drawn(seed) };
+        let mut plan = match self.mutation {
+            Some(mutation) => Plan::against(mutation, seed),
+            None if self.steady => Plan::steady(seed),
+            None => Plan::drawn(seed),
+        };
         plan.trace_lines = self.trace.unwrap_or(plan.trace_lines);
         plan
     }

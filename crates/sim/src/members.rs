@@ -8,8 +8,8 @@ use coracle_engine::{Input, MemberRecord, ProposalId, Wants};
 use coracle_raft::{MemberId, Role, Status};
 use serde_json::json;
 
-use crate::history::{Access, Outcome, Ticket, value_of};
-use crate::{Class, TestCluster, Totals, Weather};
+use crate::history::{Access, History, Outcome, Ticket, value_of};
+use crate::{Backup, Class, TestCluster, Totals, Weather};
 
 /// Which member is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +266,23 @@ impl TestCluster {
     pub fn transfer_lead(&mut self, to: MemberId) {
         let m = self.world.place(self.leader_of(Side::All).unwrap_or(to));
         self.world.tell_member(m, Input::TransferLead(to));
+    }
+
+    /// A backup of what a member has.
+    #[track_caller]
+    pub fn back_up(&self, member: MemberId) -> Backup {
+        self.world.back_up(self.world.place(member))
+    }
+
+    /// Every member is lost, and this one begins again with a backup. What was asked of the cluster before is forgotten, because what
+    /// was acknowledged since the backup is lost.
+    #[track_caller]
+    pub fn restore(&mut self, member: MemberId, backup: &Backup) {
+        let m = self.world.place(member);
+        self.world.restore(m, backup);
+        let totals = self.totals();
+        self.world.history = History::default();
+        self.world.totals.keep_outcomes(&totals);
     }
 
     /// A new member, written into the list through the leader.

@@ -77,6 +77,7 @@ impl Plan {
         run.heal_a_quorum();
         run.heal_everybody();
         run.roll_out_in_peace();
+        run.restore_a_backup();
         run.end()
     }
 }
@@ -109,6 +110,7 @@ impl<'a> Run<'a> {
             .window(plan.window)
             .disk(plan.disk.0, plan.disk.1)
             .trace_lines(plan.trace_lines)
+            .mutation(plan.mutation)
             .replay(format!("cargo run --release -p coracle-sim -- --seed {}", plan.seed))
             .script("v1", Script::ready_after(plan.ready_after))
             .script("v2", Script { stop_after: plan.stop_after, ..Script::ready_after(plan.ready_after) })

@@ -44,10 +44,12 @@ pub enum Class {
     Rewatches,
     /// Times that a quorum was healed and the rest was not.
     Quorums,
+    /// Clusters that were lost and restored from a backup.
+    Restores,
 }
 
 /// Every class, with what its number is called.
-const NAMES: [(Class, &str); 19] = [
+const NAMES: [(Class, &str); 20] = [
     (Class::Acknowledged, "acknowledged"),
     (Class::Unknown, "unknown"),
     (Class::Elections, "elections"),
@@ -67,6 +69,7 @@ const NAMES: [(Class, &str); 19] = [
     (Class::Containers, "containers started"),
     (Class::Rewatches, "watches resumed"),
     (Class::Quorums, "quorums healed"),
+    (Class::Restores, "backups restored"),
 ];
 
 /// How often what happened, by class.
@@ -82,6 +85,13 @@ impl Totals {
     /// It happened so often more.
     pub(crate) fn add(&mut self, class: Class, times: u64) {
         self.0[class as usize] += times;
+    }
+
+    /// Takes over what is otherwise counted in a history.
+    pub(crate) fn keep_outcomes(&mut self, other: &Self) {
+        for class in [Class::Acknowledged, Class::Unknown] {
+            self.0[class as usize] = other.of(class);
+        }
     }
 
     /// The classes of which there was nothing.

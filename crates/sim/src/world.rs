@@ -6,8 +6,10 @@
 mod event_writer;
 mod logs;
 mod member;
+mod mutant;
 mod node;
 mod request;
+mod restore;
 mod runtime;
 mod watch;
 
@@ -27,20 +29,23 @@ use coracle_node::runtime::RuntimeEvent;
 use coracle_raft::{Config, MemberId, PersistId};
 use coracle_store::{Change, StoreOptions, View};
 
-use crate::Totals;
 use crate::disk::Disk;
 use crate::history::History;
 use crate::invariants::{Agreement, Invariants};
 use crate::network::Network;
 use crate::timeline::Timelines;
 use crate::trace::Trace;
+use crate::{Mutation, Totals};
 
 pub(crate) use member::Member;
 pub(crate) use node::Seat;
 pub(crate) use request::{Flow, Origin};
+pub use restore::Backup;
 
 /// What sets the draws of the network between members apart from all others of a seed.
 const NETWORK: u64 = 0x6e65_7477_6f72_6b00;
+/// The same of deliberate faults.
+const MUTANT: u64 = 0x6d75_7461_6e74;
 /// When every world begins.
 const START: &str = "2026-11-22T10:00:00Z";
 /// The longest that a request, an answer or a watch event is on its way, in microseconds: a home network's millisecond or two.
@@ -54,6 +59,8 @@ pub(crate) enum Event {
     Persisted { member: usize, boot: u64, id: PersistId },
     /// A snapshot is durable.
     Snapshot { member: usize, boot: u64, index: u64, term: u64, bytes: Vec<u8> },
+    /// Transactions are forwarded once more, to whoever leads by then.
+    ForwardAgain { from: usize, transactions: Vec<(u64, coracle_store::Transaction)>, boot: u64 },
     /// A message of one member reaches another.
     Peer { from: usize, to: usize, bytes: Vec<u8> },
     /// The state of one member is complete on another, in the start that it was sent to.
@@ -97,7 +104,7 @@ impl Event {
         let follows =
             matches!(self, Self::Follow { .. } | Self::Unfollow { .. } | Self::Watch { .. } | Self::Frames { .. });
         // Members always talk.
-        !timer && !follows && !matches!(self, Self::Peer { .. } | Self::State { .. })
+        !timer && !follows && !matches!(self, Self::Peer { .. } | Self::State { .. } | Self::ForwardAgain { .. })
     }
 
     /// The member whose process it happens in.
@@ -130,6 +137,7 @@ impl fmt::Debug for Event {
                 Ok(coracle_engine::PeerMessage::Raft(message)) => write!(f, "peer {message:?}"),
                 other => write!(f, "peer {} -> {} {other:?}", from + 1, to + 1),
             },
+            Self::ForwardAgain { from, .. } => write!(f, "{} forwards again", from + 1),
             Self::State { from, to, index, .. } => write!(f, "state {index} of {} on {}", from + 1, to + 1),
             Self::Leave { member, .. } => write!(f, "member {} leaves", member + 1),
             Self::GiveUp { ticket } => write!(f, "client gives up {}", ticket.0),
@@ -186,6 +194,8 @@ pub(crate) struct Settings {
     pub(crate) disk: (Duration, Duration),
     /// How many of the last events are printed when a run fails.
     pub(crate) trace_lines: usize,
+    /// What is deliberately wrong.
+    pub(crate) mutation: Option<Mutation>,
 }
 
 /// Everything there is.
@@ -211,6 +221,8 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     options: Arc<ServerOptions>,
     rng: Rng,
+    /// What deliberate faults are drawn from.
+    mutant: Rng,
     events: BTreeMap<(Instant, u64), Event>,
     next_event: u64,
     /// How many of the events are work under way.
@@ -234,7 +246,8 @@ impl World {
         let wall = Timestamp::parse(START).expect("a constant");
         let now = Now { mono: Instant::ZERO, wall };
         let voters: Vec<MemberId> = (1..=members as u64).map(MemberId).collect();
-        let new = |id: &MemberId| Member::new(*id, voters.clone(), Disk::new(settings.disk), rng.fork());
+        let new =
+            |id: &MemberId| Member::new(*id, voters.clone(), Disk::new(settings.disk, settings.mutation), rng.fork());
         let members: Vec<Member> = voters.iter().map(new).collect();
         let network = Network::new(Rng::seeded(seed ^ NETWORK));
         let seen = coracle_store::Store::new(settings.store.clone()).view();
@@ -256,6 +269,7 @@ impl World {
             steps: 0,
             options,
             rng,
+            mutant: Rng::seeded(seed ^ MUTANT),
             events: BTreeMap::new(),
             next_event: 0,
             work: 0,
@@ -276,9 +290,14 @@ impl World {
     /// A member that is in no group yet; it does not run.
     pub(crate) fn add_member(&mut self, id: MemberId) -> usize {
         let rng = self.rng.fork();
-        let disk = Disk::new(self.settings.disk);
+        let disk = Disk::new(self.settings.disk, self.settings.mutation);
         self.members.push(Member::new(id, Vec::new(), disk, rng));
         self.members.len() - 1
+    }
+
+    /// Whether this is deliberately wrong.
+    fn is_wrong(&self, mutation: Mutation) -> bool {
+        self.settings.mutation == Some(mutation)
     }
 
     /// What everything is drawn from.
@@ -400,6 +419,7 @@ impl World {
             Event::Snapshot { member, boot, index, term, bytes } => {
                 self.snapshot_saved(member, boot, index, term, bytes);
             }
+            Event::ForwardAgain { from, transactions, boot } => self.forward_again(from, transactions, boot),
             Event::Peer { from, to, bytes } => self.delivered(from, to, &bytes),
             Event::State { from, to, boot, message, index, bytes } => {
                 self.state_arrived((from, to, boot), message, index, bytes);

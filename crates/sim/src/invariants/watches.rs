@@ -75,6 +75,11 @@ impl Topic {
         }
     }
 
+    /// Everything before a revision may be forgotten: the cluster was restored from a backup.
+    pub(crate) fn begins_again(&mut self, since: Revision) {
+        self.since = since;
+    }
+
     /// How many changes there were up to now.
     pub(crate) fn len(&self) -> usize {
         self.facts.len()

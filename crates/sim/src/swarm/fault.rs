@@ -11,6 +11,12 @@ const MEMBERS_MIN: usize = 3;
 /// How many events a crash waits for a write at most.
 const WRITE_WAIT_EVENTS: u64 = 300;
 
+/// How often a member restarts in a row, and how many events each of its starts lasts at most.
+const FLAPS: usize = 6;
+const VOTE_WAIT_EVENTS: u64 = 1_000;
+/// How many events a leader's controllers have to begin something.
+const WORK_WAIT_EVENTS: u64 = 400;
+
 /// A kind of fault, or the end of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -39,10 +45,16 @@ pub(super) enum Fault {
     HealNode,
     /// A machine goes as a whole: the member and the node on it.
     LosePower,
+    /// The leader and the one follower that hears it lose their power, and that one comes back.
+    LoseMajority,
+    /// A member restarts again and again just after it has voted, while the others do not hear each other.
+    Flap,
+    /// A leader is cut off in the middle of what its controllers do.
+    CutWorkingLeader,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Crash,
         Self::CrashWhileWriting,
         Self::CrashAndRestart,
@@ -66,6 +78,9 @@ impl Fault {
         Self::CutNode,
         Self::HealNode,
         Self::LosePower,
+        Self::LoseMajority,
+        Self::Flap,
+        Self::CutWorkingLeader,
     ];
 
     /// Whether it breaks something rather than mend it.
@@ -114,6 +129,9 @@ impl Fault {
             Self::CutNode => run.cut_node(),
             Self::HealNode => run.heal_node(),
             Self::LosePower => run.lose_power(),
+            Self::LoseMajority => run.lose_majority(),
+            Self::Flap => run.with_running(3, Run::flap),
+            Self::CutWorkingLeader => run.cut_working_leader(),
         }
     }
 }
@@ -185,6 +203,70 @@ impl Run<'_> {
             self.c.restart(*member);
         }
         !running.is_empty()
+    }
+
+    fn lose_majority(&mut self) -> bool {
+        let running = self.c.running_members();
+        let Some(leader) = self.c.leader_of(Side::All).filter(|_| running.len() >= 3) else { return false };
+        let others: Vec<MemberId> = running.into_iter().filter(|id| *id != leader).collect();
+        let follower = self.pick(&others);
+        for other in others.into_iter().filter(|id| *id != follower) {
+            self.c.cut(leader, Side::One(other));
+        }
+        self.c.slow_disk(follower, self.plan.slow_factor, Duration::from_secs(1));
+        let time = self.up_to(Duration::from_millis(800));
+        self.c.run_for(time);
+        for member in [leader, follower] {
+            if self.c.running_members().contains(&member) {
+                self.c.crash(member);
+            }
+        }
+        self.c.heal_member(follower);
+        self.c.restart(follower);
+        true
+    }
+
+    fn flap(&mut self, member: MemberId) {
+        let all = self.c.member_ids();
+        for one in all.iter().filter(|id| **id != member) {
+            for other in all.iter().filter(|id| **id != member && *id != one) {
+                self.c.cut(*one, Side::One(*other));
+            }
+        }
+        let term = |run: &Self| run.c.statuses().iter().find(|status| status.id == member).map(|status| status.term);
+        for _ in 0..FLAPS {
+            let before = term(self);
+            for _ in 0..VOTE_WAIT_EVENTS {
+                self.c.advance_events(1);
+                if term(self) != before && !self.c.is_writing(member) {
+                    break;
+                }
+            }
+            if self.c.running_members().contains(&member) {
+                self.c.crash(member);
+            }
+            self.c.restart(member);
+        }
+    }
+
+    fn cut_working_leader(&mut self) -> bool {
+        let Some(leader) = self.c.leader_of(Side::All).filter(|_| self.plan.nodes > 0) else { return false };
+        let replicas = 4 + self.rng.below(5);
+        self.scale_up(leader, replicas);
+        for _ in 0..WORK_WAIT_EVENTS {
+            if self.is_short_of_pods() {
+                break;
+            }
+            self.c.advance_events(1);
+        }
+        let events = self.rng.below(10);
+        self.c.advance_events(events);
+        self.c.cut(leader, Side::All);
+        // Long enough for another one to lead, and short enough for what was begun to be still wanted.
+        let time = self.up_to(Duration::from_millis(2_500));
+        self.c.run_for(time);
+        self.c.heal_member(leader);
+        true
     }
 
     fn cut_pair(&mut self, member: MemberId) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::load::DEPLOYMENTS;
 use super::{Run, calm};
-use crate::{Class, MemberId, Outcome, Propagation, Side, Wants};
+use crate::{Class, MemberId, Outcome, Propagation, Side, Wants, Who};
 
 /// How long a healed quorum has until everybody in it takes writes.
 const QUORUM_MAX: Duration = Duration::from_mins(1);
@@ -73,6 +73,12 @@ impl Run<'_> {
         }
     }
 
+    /// Reads through this member what was written last.
+    fn must_read(&mut self, member: MemberId) {
+        let read = self.c.read(member, "healed");
+        assert!(read == Some(self.value), "member {} reads {read:?} after {} was acknowledged", member.0, self.value);
+    }
+
     /// Everything is mended: members agree, every request has an end, and what clients saw was one register each.
     pub(super) fn heal_everybody(&mut self) {
         self.c.heal();
@@ -93,7 +99,7 @@ impl Run<'_> {
             self.c.running_members().into_iter().filter(|id| !self.removed.contains(id)).collect();
         self.must_write(members[0], "a healed cluster takes no write");
         for member in members {
-            assert_eq!(self.c.read(member, "healed"), Some(self.value));
+            self.must_read(member);
             for register in 0..self.plan.registers {
                 self.c.read(member, &format!("r{register}"));
             }
@@ -152,6 +158,24 @@ impl Run<'_> {
         self.check_containers();
         self.c.run_until_told();
         assert!(self.c.list("replicasets").is_empty() && self.c.list("pods").is_empty(), "dependents were left behind");
+    }
+
+    /// The cluster goes on behind a backup and is lost; it is restored, and whoever watched it is sent back to a list, because no
+    /// revision may mean two things.
+    pub(super) fn restore_a_backup(&mut self) {
+        if self.rng.below(2) == 0 {
+            return;
+        }
+        let leader = self.c.who(Who::Leader);
+        let backup = self.c.back_up(leader);
+        for _ in 0..=self.rng.below(8) {
+            self.must_write(leader, "a healed cluster takes no write");
+        }
+        self.c.run_until_told();
+        self.c.restore(leader, &backup);
+        self.must_write(leader, "a restored cluster takes no write");
+        self.must_read(leader);
+        self.c.run_until_told();
     }
 
     fn roll(&mut self) {

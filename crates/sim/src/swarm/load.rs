@@ -1,7 +1,9 @@
 //! What clients and people ask of a cluster while it is tried.
 
+use coracle_api::resources::REPLICA_SETS;
+
 use super::Run;
-use crate::Propagation;
+use crate::{MemberId, Propagation};
 
 /// The Deployments that come and go.
 pub(super) const DEPLOYMENTS: [&str; 2] = ["web", "api"];
@@ -21,6 +23,23 @@ impl Run<'_> {
             self.value += 1;
             self.c.via(member).put(&register, self.value);
         }
+    }
+
+    /// Somebody wants more of a Deployment through this member.
+    pub(super) fn scale_up(&mut self, via: MemberId, replicas: u64) {
+        let name = self.pick(&DEPLOYMENTS);
+        let asked = self.c.apply_via(via, &format!("deployment/{name} replicas={replicas}"));
+        self.tickets.extend(asked);
+    }
+
+    /// Whether a ReplicaSet has not all of its pods yet.
+    pub(super) fn is_short_of_pods(&self) -> bool {
+        let view = self.c.view();
+        view.list(&REPLICA_SETS, None).any(|set| {
+            let wanted = set.value(None)["spec"]["replicas"].as_u64().unwrap_or_default();
+            let pods = set.metadata().uid.as_ref().map_or(0, |uid| view.owned_by(uid).count());
+            wanted > pods as u64
+        })
     }
 
     /// Somebody changes what the cluster runs.

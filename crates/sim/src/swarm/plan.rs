@@ -6,12 +6,14 @@ use std::time::Duration;
 use coracle_base::Rng;
 
 use super::Fault;
-use crate::Weather;
+use crate::{Mutation, Weather};
 
 /// What sets the draws of a plan apart from those of its run.
 const DRAWS: u64 = 0x706c_616e;
 /// How often a kind of fault comes in comparison with others, at most.
 const WEIGHT_MAX: u64 = 8;
+/// How much more often there is the fault that shows what is deliberately wrong.
+const EMPHASIS: u64 = 60;
 /// How much more often what is broken is mended.
 const MENDS: u64 = 6;
 
@@ -33,6 +35,8 @@ pub struct Plan {
     pub work_every: Duration,
     /// How many of the last events are printed when the run fails.
     pub trace_lines: usize,
+    /// What is deliberately wrong: nothing, unless somebody says so.
+    pub mutation: Option<Mutation>,
     pub(super) registers: u64,
     /// How many operations read, and how many delete; the others write. In thousandths.
     pub(super) reads: u64,
@@ -75,6 +79,7 @@ impl Plan {
             fault_every: micros(rng, 800_000, 4_000_000),
             work_every: micros(rng, 2_000_000, 8_000_000),
             trace_lines: crate::trace::LINES,
+            mutation: None,
             registers: 8 + rng.below(8),
             reads: 200 + rng.below(500),
             deletions: rng.below(100),
@@ -91,6 +96,26 @@ impl Plan {
             slow_factor: 10 + rng.below(200) as u32,
             faults,
         }
+    }
+
+    /// The plan of a seed with something deliberately wrong, and with more of the one fault that shows it where most runs would not:
+    /// so a few seeds suffice, whatever else is drawn.
+    #[must_use]
+    pub fn against(mutation: Mutation, seed: u64) -> Self {
+        let mut plan = Self { mutation: Some(mutation), ..Self::drawn(seed) };
+        let shown_by = match mutation {
+            Mutation::WordBeforeFsync => Some(Fault::LoseMajority),
+            Mutation::VoteForgotten => Some(Fault::Flap),
+            Mutation::OldLeaderActs => Some(Fault::CutWorkingLeader),
+            _ => None,
+        };
+        for (fault, weight) in &mut plan.faults {
+            *weight += if shown_by == Some(*fault) { EMPHASIS } else { 0 };
+        }
+        if shown_by == Some(Fault::CutWorkingLeader) {
+            plan.nodes = plan.nodes.max(2);
+        }
+        plan
     }
 
     /// Three members without pods and faults, whose clients begin ten operations a second: what the simulator itself costs.

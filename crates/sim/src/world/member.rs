@@ -7,13 +7,14 @@ use coracle_apiserver::{Proposed, Resume};
 use coracle_base::{Instant, Now, Rng};
 use coracle_engine::{ControlPlane, Input, NodeFeed, Output, PeerMessage, ProposalId, Restored, Settled, clock_jumped};
 use coracle_raft::{MemberId, PersistId, ReadId};
-use coracle_store::View;
+use coracle_store::{Store, View};
 
+use super::mutant::half;
 use super::request::{Flow, Origin, Proposer, timed_out, unavailable};
 use super::{Event, World};
-use crate::Class;
 use crate::disk::Disk;
 use crate::invariants::Invariants;
+use crate::{Class, Mutation};
 
 /// One member.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(crate) struct Member {
     serving: bool,
     /// The state as it was before the last crash, and as the cluster had it when this member started.
     lost: Option<View>,
+    /// The state that it had last, where that is deliberately kept.
+    kept: Option<Vec<u8>>,
     pub(super) owed: coracle_api::Revision,
     /// The state as it was last looked at, and for the invariants: nothing after a start.
     pub(super) noted: coracle_api::Revision,
@@ -71,6 +74,7 @@ impl Member {
             held: VecDeque::new(),
             serving: false,
             lost: None,
+            kept: None,
             owed: coracle_api::Revision(0),
             noted: coracle_api::Revision(0),
             checked: None,
@@ -141,7 +145,8 @@ impl World {
         member.feed = NodeFeed::default();
         let (seed, id, voters) = (member.rng.next_u64(), member.id, member.voters.clone());
         let restored = member.disk.restored(store);
-        let restored = restored.map(|(store, raft)| Restored { store, raft });
+        let kept = member.kept.take().map(|kept| Store::restore(store.clone(), &kept).expect("a state is whole"));
+        let restored = restored.map(|(store, raft)| Restored { store: kept.or(store), raft });
         let options = self.plane_options(id, voters, seed);
         let now = self.time_of(m);
         self.members[m].plane = Some(ControlPlane::new(now, options, restored));
@@ -157,8 +162,10 @@ impl World {
     fn stop_member(&mut self, m: usize) {
         let seen = self.seen.clone();
         let alone = self.members.len() == 1;
+        let keeps = self.is_wrong(Mutation::AppliedTwice);
         let member = &mut self.members[m];
-        assert!(member.plane.take().is_some(), "the member does not run");
+        let plane = member.plane.take().expect("the member runs");
+        member.kept = keeps.then(|| plane.view().snapshot());
         member.wakeup = None;
         let serving = std::mem::replace(&mut member.serving, false);
         if serving && alone {
@@ -223,9 +230,10 @@ impl World {
     }
 
     fn step_plane(&mut self, m: usize, now: Now, input: Input) {
+        let early = self.is_wrong(Mutation::ServedTooEarly);
         let Member { plane: Some(plane), wakeup, .. } = &mut self.members[m] else { return };
         let outputs = plane.step(now, input);
-        let current = plane.is_current();
+        let current = plane.is_current() || early;
         *wakeup = plane.next_wakeup();
         for output in outputs {
             self.carry_out(m, output);
@@ -262,7 +270,7 @@ impl World {
                 self.schedule_at(durable, Event::Persisted { member: m, boot, id });
             }
             Output::Send { to, message, after } => match after {
-                Some(after) if after > self.members[m].durable => {
+                Some(after) if after > self.members[m].durable && !self.is_wrong(Mutation::WordBeforeFsync) => {
                     self.members[m].held.push_back((after, to, message));
                 }
                 _ => self.transmit(m, to, &message),
@@ -311,6 +319,7 @@ impl World {
     fn transmit(&mut self, from: usize, to: MemberId, message: &PeerMessage) {
         let id = self.members[from].id;
         let Some(target) = self.members.iter().position(|member| member.id == to) else { return };
+        self.note_forward(from, message);
         for delay in self.network.send(id, to) {
             let bytes = message.encode();
             self.schedule(delay, Event::Peer { from, to: target, bytes });
@@ -369,7 +378,10 @@ impl World {
         let (sender, target) = (self.members[from].id, self.members[to].id);
         let complete = self.members[to].boot == boot && !self.network.is_cut(sender, target);
         if complete {
-            let store = coracle_store::Store::restore(self.settings.store.clone(), &bytes).expect("a state is whole");
+            let mut store = Store::restore(self.settings.store.clone(), &bytes).expect("a state is whole");
+            if self.is_wrong(Mutation::HalfSnapshot) {
+                store = half(&store);
+            }
             self.members[to].disk.keep_snapshot(index, bytes);
             self.step_member(to, Input::SnapshotReceived { from: sender, message, store: Box::new(store) });
         }

@@ -8,7 +8,9 @@ use coracle_engine::{ActionId, Input, needs_read};
 use coracle_node::RequestId;
 use coracle_store::Transaction;
 
+use super::mutant::foretell;
 use super::{Event, World};
+use crate::Mutation;
 use crate::history::{Outcome, Ticket};
 
 /// How long a read waits for a revision that is still to come: Kubernetes' own three seconds.
@@ -82,7 +84,7 @@ impl World {
         let Flow { origin, method, path, user, term, stage: Stage::Coming(request), round, .. } = flow else {
             unreachable!("a request arrives once")
         };
-        let waits = members > 1 && !brain && needs_read(&request);
+        let waits = members > 1 && !brain && needs_read(&request) && !self.is_wrong(Mutation::StaleRead);
         let machine = RequestMachine::new(self.options.clone(), *request, self.rng.fork());
         let id = self.next_flow;
         self.next_flow += 1;
@@ -125,9 +127,17 @@ impl World {
 
     fn propose(&mut self, from: Proposer, mut transaction: Transaction) {
         let Some(flow) = self.flows.get(&from.0) else { return };
-        transaction.term = flow.term;
-        let member = flow.member;
+        let (member, term) = (flow.member, flow.term);
+        let client = matches!(flow.origin, Origin::Test(_));
+        transaction.term = term;
+        if client && self.is_wrong(Mutation::AnswerBeforeCommit) {
+            let view = self.members[member].serving_view().cloned();
+            if let Some(foretold) = view.map(|view| foretell(&view, &transaction)) {
+                self.settled(from, Proposed::Settled(foretold));
+            }
+        }
         let proposal = self.members[member].propose(from);
+        self.note_work(member, proposal.0, &transaction);
         let input = Input::Submit(proposal, transaction);
         let boot = self.members[member].boot;
         self.schedule(Duration::ZERO, Event::Brain { member, boot, input });

@@ -27,6 +27,22 @@ fn lost_containers_start_again_after_a_restart_without_a_wait() {
 }
 
 #[test]
+fn a_container_of_which_nothing_was_kept_or_told_is_taken_over() {
+    let mut h = Harness::new();
+    h.apply(pod("web"));
+    h.advance(secs(10));
+    h.restart_agent_that_kept_nothing();
+    h.advance(secs(10));
+    h.check_timeline(expect![[r#"
+        +0s c/0 starts
+        +10s agent restarts
+    "#]]);
+    assert_eq!(h.running(), 1);
+    assert_eq!(h.status("web")["containerStatuses"][0]["restartCount"], 0);
+    assert_eq!((h.last_phase("web"), h.node_ready().as_str()), ("Running", "True"));
+}
+
+#[test]
 fn a_node_without_an_api_server_runs_what_it_ran() {
     let mut h = Harness::new();
     h.config_map("settings", json!({"mode": "fast"}));

@@ -219,6 +219,18 @@ impl Harness {
         self.begin_anew(checkpoint);
     }
 
+    /// The agent dies before it has kept or told anything, and its containers go on.
+    pub(super) fn restart_agent_that_kept_nothing(&mut self) {
+        for (_, pod) in self.objects.iter_mut().filter(|(key, _)| key.resource == PODS) {
+            pod["status"] = json!({});
+        }
+        self.agent = NodeAgent::new(self.config.clone(), None, Rng::seeded(self.sequence));
+        self.requests.clear();
+        self.note("agent restarts");
+        self.step(Input::Tick);
+        self.tell_everything();
+    }
+
     fn begin_anew(&mut self, checkpoint: Option<Checkpoint>) {
         // What is kept is kept as bytes.
         let checkpoint =
