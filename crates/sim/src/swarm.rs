@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
     fn under_faults(&mut self) {
         let begun = self.c.elapsed();
         let [mut operation, mut fault, mut work] = [begun; 3];
-        while self.c.elapsed() < begun + PHASE || self.operations < OPERATIONS || self.faults < FAULTS {
+        while self.c.elapsed() < begun + PHASE || self.operations < OPERATIONS || self.faults < self.plan.faults_least {
             let next = operation.min(fault).min(work);
             self.c.run_for(next.saturating_sub(self.c.elapsed()));
             if next == operation {

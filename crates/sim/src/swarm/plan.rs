@@ -54,6 +54,8 @@ pub struct Plan {
     pub(super) jump_max: Duration,
     /// How much slower a slow disk is.
     pub(super) slow_factor: u32,
+    /// How many faults there are at least.
+    pub(super) faults_least: u64,
     /// Each kind of fault with its weight.
     pub(super) faults: Vec<(Fault, u64)>,
 }
@@ -94,6 +96,7 @@ impl Plan {
             pause_max: micros(rng, 500_000, 6_000_000),
             jump_max: micros(rng, 1_000_000, 600_000_000),
             slow_factor: 10 + rng.below(200) as u32,
+            faults_least: super::FAULTS,
             faults,
         }
     }
@@ -118,13 +121,23 @@ impl Plan {
         plan
     }
 
-    /// Three members without pods and faults, whose clients begin ten operations a second: what the simulator itself costs.
+    /// Three members without pods and faults in a good network, whose clients begin ten operations a second: what the simulator itself
+    /// costs, with everything checked.
     #[must_use]
     pub fn steady(seed: u64) -> Self {
-        let operation_every = Duration::from_millis(100);
         let never = Duration::from_hours(1);
-        let plan = Self::drawn(seed);
-        Self { members: 3, nodes: 0, operation_every, work_every: never, registers: 16, weather: super::calm(), ..plan }
+        Self {
+            members: 3,
+            nodes: 0,
+            operation_every: Duration::from_millis(100),
+            fault_every: never,
+            work_every: never,
+            faults_least: 0,
+            registers: 16,
+            weather: super::calm(),
+            faults: Vec::new(),
+            ..Self::drawn(seed)
+        }
     }
 }
 
