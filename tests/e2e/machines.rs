@@ -202,6 +202,24 @@ fn a_member_that_is_removed_stops_and_what_it_ran_is_replaced() {
 }
 
 #[test]
+fn a_voter_that_stays_silent_gives_its_vote_to_a_spare() {
+    let Some(mut members) = three() else { return };
+    let spare = members[0].joined(&token(&members[0]), &["--name", "fourth"]);
+    assert_eq!(row(&members[0], 4)[2], "learner", "the fourth machine runs pods");
+    let settings = members[0].coracle(&["settings", "--voter-silence", "5s", "--node-grace", "8s"]).ok();
+    assert!(settings.contains("voter-silence   5s") && settings.contains("pod-toleration  300s"), "{settings}");
+    members[2].signal("KILL");
+    eventually("the spare votes", || {
+        let row = row(&members[0], 4);
+        if row[2] == "follower" { Ok(()) } else { Err(row) }
+    });
+    // The three that run vote now: the loss of one more is survived.
+    members[1].signal("KILL");
+    write_through(&members[0], "two-of-three");
+    assert!(config_maps(&spare).contains("two-of-three"));
+}
+
+#[test]
 fn a_token_that_does_not_hold_lets_nobody_in_and_says_why() {
     let Some(cluster) = Cluster::up() else { return };
     let Some(other) = Cluster::up() else { return };

@@ -29,11 +29,14 @@ pub struct ClusterSettings {
     /// (`--default-not-ready-toleration-seconds` and `--default-unreachable-toleration-seconds` of kube-apiserver; 300).
     /// It goes into new pods.
     pub pod_toleration_seconds: u64,
+    /// How many seconds a voter may be silent before a member without a vote takes its place, 5 to 2,592,000 (30 days); a day, because
+    /// laptops sleep. It stays a member, and votes again when it is needed.
+    pub voter_silence_seconds: u64,
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self { node_grace_seconds: 50, pod_toleration_seconds: 300 }
+        Self { node_grace_seconds: 50, pod_toleration_seconds: 300, voter_silence_seconds: 86_400 }
     }
 }
 
@@ -78,6 +81,9 @@ impl ClusterSettings {
         if self.pod_toleration_seconds > 86_400 {
             return Err("pods tolerate the loss of their node for a day at most".into());
         }
+        if !(5..=2_592_000).contains(&self.voter_silence_seconds) {
+            return Err("a voter is replaced after 5 seconds to 30 days of silence".into());
+        }
         Ok(())
     }
 }
@@ -89,7 +95,7 @@ mod tests {
     #[test]
     fn defaults_are_kubernetes_own_and_what_is_not_said_keeps_them() {
         let object: SettingsObject = serde_json::from_value(json!({"spec": {"nodeGraceSeconds": 8}})).unwrap();
-        assert_eq!(object.spec, ClusterSettings { node_grace_seconds: 8, pod_toleration_seconds: 300 });
+        assert_eq!(object.spec, ClusterSettings { node_grace_seconds: 8, ..ClusterSettings::default() });
         assert_eq!(object.spec.heartbeat_interval(), Duration::from_secs(2));
         assert_eq!(ClusterSettings::default().heartbeat_interval(), Duration::from_secs(10));
         assert_eq!(serde_json::from_value::<SettingsObject>(object.spec.body()).unwrap().spec, object.spec);
@@ -97,6 +103,7 @@ mod tests {
         for wrong in [
             ClusterSettings { node_grace_seconds: 1, ..ClusterSettings::default() },
             ClusterSettings { pod_toleration_seconds: 86_401, ..ClusterSettings::default() },
+            ClusterSettings { voter_silence_seconds: 4, ..ClusterSettings::default() },
         ] {
             wrong.check().unwrap_err();
         }

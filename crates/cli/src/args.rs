@@ -191,6 +191,9 @@ pub(crate) struct Settings {
     /// How long new pods stay bound to a node that is gone, where they say nothing of it: up to 1d
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(crate) pod_toleration: Option<u64>,
+    /// How long a voter may be silent before a member without a vote takes its place: 5s to 30d
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) voter_silence: Option<u64>,
     #[command(flatten)]
     pub(crate) which: Which,
 }

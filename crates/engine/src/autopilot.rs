@@ -23,7 +23,7 @@ const VOTERS: usize = 3;
 /// How patient the leader is.
 #[derive(Clone, Copy, Debug)]
 pub struct AutopilotOptions {
-    /// How long a voter may be silent before a spare takes its place: laptops sleep.
+    /// How long a voter may be silent before a spare takes its place, unless the cluster's settings say otherwise: laptops sleep.
     pub silent_max: Duration,
     /// How long a learner is seen to be caught up before it becomes a voter.
     pub stable: Duration,

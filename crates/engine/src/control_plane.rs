@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coracle_api::registry::Registry;
+use coracle_api::settings::{ClusterSettings, SettingsObject};
 use coracle_api::{GroupResource, Revision};
 use coracle_apiserver::ServerOptions;
 use coracle_base::{Instant, Now, Rng, Timestamp};
@@ -469,7 +470,11 @@ impl ControlPlane {
         }
         self.next_look = now.mono + autopilot::LOOK_EVERY;
         let (records, status) = (MemberRecord::all(&self.view), self.raft.status());
-        match self.autopilot.look(now.mono, &self.options.autopilot, &records, &status) {
+        let settings = self.view.typed::<SettingsObject>(&ClusterSettings::key());
+        let silence = settings.map(|object| Duration::from_secs(object.spec.voter_silence_seconds));
+        let silent_max = silence.unwrap_or(self.options.autopilot.silent_max);
+        let options = AutopilotOptions { silent_max, ..self.options.autopilot };
+        match self.autopilot.look(now.mono, &options, &records, &status) {
             None => {}
             Some(autopilot::Step::TransferLead(to)) => self.step_raft(now, raft::Input::TransferLead(to), out),
             Some(autopilot::Step::Change(change)) => {

@@ -182,7 +182,10 @@ impl Network {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().map_err(|_| Status::bad_request("the path is not valid"))?;
         request.headers_mut().clone_from(&parts.headers);
-        request.headers_mut().remove(header::AUTHORIZATION);
+        // The credentials were looked at here, and what the body was is said anew.
+        for name in [header::AUTHORIZATION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+            request.headers_mut().remove(name);
+        }
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("kubernetes"));
         request.headers_mut().insert(USER, passed_user(user)?);
         let mut response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
