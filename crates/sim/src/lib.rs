@@ -5,6 +5,7 @@
 //! With the feature `wasm` nodes can run real modules, whose instructions take virtual time; nothing else comes with it.
 //! Invariants are looked at after every event; a failure prints the seed and the command that replays it.
 
+mod builder;
 mod cluster;
 mod disk;
 mod history;
@@ -21,7 +22,8 @@ mod totals;
 mod trace;
 mod world;
 
-pub use cluster::{Builder, Propagation, TestCluster};
+pub use builder::Builder;
+pub use cluster::{Propagation, TestCluster};
 pub use coracle_base::Rng;
 pub use coracle_engine::Wants;
 pub use coracle_node::fake::Script;
