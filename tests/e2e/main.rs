@@ -4,6 +4,7 @@
 //! process. Where kubectl is not installed the tests say so and pass, unless `CI` is set: there they fail.
 
 mod access;
+mod audit;
 mod backup;
 mod bad_input;
 mod cli;

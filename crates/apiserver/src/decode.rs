@@ -80,6 +80,17 @@ pub(crate) fn delete_options(context: &mut Context<'_>) -> Result<Option<Value>,
     result.map(|decoded| Some(decoded.value)).map_err(|error| unreadable(&options, &error))
 }
 
+/// A protobuf body of whatever kind it says, in full; none where it cannot be read.
+pub(crate) fn any(registry: &Registry, body: &[u8]) -> Option<Value> {
+    let envelope = Envelope::open(body).ok()?;
+    let GroupVersion { group, version } = GroupVersion::parse(&envelope.type_meta.api_version)?;
+    let gvk = registry.by_gvk(&group, &version, &envelope.type_meta.kind)?.gvk.clone();
+    let mut value = envelope.decode(registry.schema(), type_of(registry, &gvk).ok()?).ok()?;
+    value["kind"] = envelope.type_meta.kind.into();
+    value["apiVersion"] = envelope.type_meta.api_version.into();
+    Some(value)
+}
+
 /// A decoded body of a stated kind and type.
 pub(crate) fn read(
     registry: &Registry,

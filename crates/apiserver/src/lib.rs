@@ -8,6 +8,7 @@
 //! the current view whenever [`coracle_store::View::last_change`] of its resource has moved, or the time it named has come.
 
 mod answer;
+pub mod audit;
 mod authorize;
 mod callout;
 mod context;

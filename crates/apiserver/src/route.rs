@@ -130,14 +130,19 @@ fn resource(run: &mut Run<'_>, path: ResourcePath) -> Result<(Step, Option<Route
     Ok((step, Some(routed)))
 }
 
-/// Whether the user may do that. A selector of one name asks for that object, as `watch` of one does.
-fn authorize(run: &Run<'_>, path: &ResourcePath, verb: Verb) -> Result<(), Status> {
+/// What authorization looks at, for `look`. A selector of one name asks for that object, as `watch` of one does.
+pub(crate) fn resource_attributes<T>(
+    request: &Request,
+    path: &ResourcePath,
+    verb: Verb,
+    look: impl FnOnce(&Attributes<'_>) -> T,
+) -> T {
     let fields = match verb {
-        Verb::List | Verb::Watch => run.request.param("fieldSelector").and_then(|text| FieldSelector::parse(text).ok()),
+        Verb::List | Verb::Watch => request.param("fieldSelector").and_then(|text| FieldSelector::parse(text).ok()),
         _ => None,
     };
     let exact = |field: &str| fields.as_ref().and_then(|fields| fields.exact(field)).unwrap_or_default();
-    let attributes = Attributes::Resource(ResourceAttributes {
+    look(&Attributes::Resource(ResourceAttributes {
         verb: verb.as_str(),
         group: &path.group,
         resource: &path.resource,
@@ -145,19 +150,25 @@ fn authorize(run: &Run<'_>, path: &ResourcePath, verb: Verb) -> Result<(), Statu
         namespace: path.scope(),
         name: if path.name.is_empty() { exact("metadata.name") } else { &path.name },
         node_name: exact("spec.nodeName"),
-    });
+    }))
+}
+
+/// Whether the user may do that.
+fn authorize(run: &Run<'_>, path: &ResourcePath, verb: Verb) -> Result<(), Status> {
     let access = Access::of(run.options, run.view);
-    access.check(&run.request.user, &attributes)?;
-    // A stream into a pod changes it, whichever method opens it: a WebSocket is a GET.
-    match attributes {
-        Attributes::Resource(asked)
-            if verb == Verb::Get && matches!(asked.subresource, "exec" | "attach" | "portforward") =>
-        {
-            let create = ResourceAttributes { verb: "create", ..asked };
-            access.check(&run.request.user, &Attributes::Resource(create))
+    resource_attributes(run.request, path, verb, |attributes| {
+        access.check(&run.request.user, attributes)?;
+        // A stream into a pod changes it, whichever method opens it: a WebSocket is a GET.
+        match attributes {
+            Attributes::Resource(asked)
+                if verb == Verb::Get && matches!(asked.subresource, "exec" | "attach" | "portforward") =>
+            {
+                let create = ResourceAttributes { verb: "create", ..*asked };
+                access.check(&run.request.user, &Attributes::Resource(create))
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
-    }
+    })
 }
 
 fn on_object(context: &mut Context<'_>, verb: Verb) -> Result<Step, Status> {

@@ -99,7 +99,26 @@ pub(crate) struct Up {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) fake_nodes: usize,
     #[command(flatten)]
+    pub(crate) audit: Audit,
+    #[command(flatten)]
     pub(crate) which: Which,
+}
+
+/// Whether, and how much, is written down of requests.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Audit {
+    /// Write down every request to this file, an Event of audit.k8s.io/v1 a line
+    #[arg(id = "audit_log", long = "audit-log", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// A Policy of audit.k8s.io/v1 that says how much of which request is written; without one the metadata of all
+    #[arg(id = "audit_policy", long = "audit-policy", value_name = "FILE", requires = "audit_log")]
+    pub(crate) policy: Option<PathBuf>,
+    /// The size in MiB at which the next file is begun
+    #[arg(id = "audit_maxsize", long = "audit-log-maxsize", value_name = "N", default_value_t = 100)]
+    pub(crate) maxsize: u64,
+    /// How many older files are kept
+    #[arg(id = "audit_maxbackup", long = "audit-log-maxbackup", value_name = "N", default_value_t = 10)]
+    pub(crate) maxbackup: usize,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -128,6 +147,8 @@ pub(crate) struct Join {
     /// 1 for a node on this machine, 0 for none
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) nodes: usize,
+    #[command(flatten)]
+    pub(crate) audit: Audit,
     #[command(flatten)]
     pub(crate) which: Which,
 }

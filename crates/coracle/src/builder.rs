@@ -18,6 +18,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{AuditLog, AuditOptions};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::data_directory::DataDirectory;
@@ -94,6 +95,7 @@ pub struct ClusterBuilder {
     lan: bool,
     settings: serde_json::Map<String, serde_json::Value>,
     start_timeout: Option<Duration>,
+    audit: Option<AuditOptions>,
 }
 
 impl ClusterBuilder {
@@ -266,6 +268,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// Writes down who did what over HTTP. What the controllers, the scheduler and the nodes of this process do is not recorded.
+    #[must_use]
+    pub fn audit(mut self, options: AuditOptions) -> Self {
+        self.audit = Some(options);
+        self
+    }
+
     /// Starts the cluster; when it returns the API server answers.
     ///
     /// # Errors
@@ -274,6 +283,7 @@ impl ClusterBuilder {
     /// runtime cannot be started.
     pub async fn start(self) -> Result<Cluster, Error> {
         self.check()?;
+        let audit = self.audit.as_ref().map(AuditLog::start).transpose()?.map(Arc::new);
         let mut listeners = BTreeMap::new();
         for id in (1..=self.members_or_one()).map(MemberId) {
             if let Some(address) = self.address_of(id) {
@@ -323,6 +333,7 @@ impl ClusterBuilder {
             addresses: RwLock::new(addresses),
             seat,
             shutdown: CancellationToken::new(),
+            audit,
             failure: Arc::default(),
             orders: (orders, tokio::sync::Mutex::new(taken)),
         });

@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here about Kubernetes' semantics: `coracle-apiserver` does that.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,9 +16,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::join::{CA_PATH, JOIN_PATH};
 use crate::process::{Answer, Process};
 use crate::tunnel;
+use audited::Audited;
 use stall::{Movement, Moving};
 
 mod admin;
+mod audited;
 pub(crate) mod body;
 pub(crate) mod fair;
 pub(crate) mod listen;
@@ -37,7 +40,11 @@ pub(crate) struct Certified(UserInfo);
 
 /// A request that came over a socket: what clients may take is counted, and how its connection moves is watched.
 #[derive(Clone, Debug)]
-pub(crate) struct Outside(Arc<Movement>);
+pub(crate) struct Outside {
+    movement: Arc<Movement>,
+    /// Where it came from.
+    from: IpAddr,
+}
 
 /// Paths that are answered however much is asked for: others watch the member by them.
 const ALWAYS_ANSWERED: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
@@ -55,16 +62,17 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
     let (mut parts, body) = request.into_parts();
     let method = parts.method.clone();
     let outside = parts.extensions.get::<Outside>().cloned();
-    let mut response = match serve(&process, &mut parts, body).await {
+    let id = process.fork_rng().uuid();
+    let mut response = match serve(&process, &mut parts, body, &id).await {
         Ok(response) => response,
         Err(status) => body::plain(status.into()),
     };
-    if let Ok(id) = HeaderValue::from_str(&process.fork_rng().uuid()) {
+    if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("audit-id", id);
     }
     process.metrics.request(method.as_str(), response.status().as_u16(), started.elapsed());
     tracing::debug!(method = %method, path = parts.uri.path(), status = response.status().as_u16(), "request");
-    let Some(Outside(movement)) = outside else { return response };
+    let Some(Outside { movement, .. }) = outside else { return response };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         movement.become_tunnel();
         return response;
@@ -72,17 +80,44 @@ async fn handle(process: Arc<Process>, request: http::Request<Body>) -> Response
     response.map(|body| Body::new(Moving::new(body, movement)))
 }
 
-async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<Response<Body>, Status> {
+async fn serve(
+    process: &Arc<Process>,
+    parts: &mut Parts,
+    body: Body,
+    audit_id: &str,
+) -> Result<Response<Body>, Status> {
     if let CA_PATH | JOIN_PATH = parts.uri.path() {
-        return admin::let_in(process, parts, body).await;
+        let nobody = UserInfo::anonymous();
+        let audited = Audited::begin(process, parts, audit_id, parts.uri.path(), &nobody).await;
+        let answered = match process.requests.take(&nobody.name).await {
+            Ok(_turn) => admin::let_in(process, parts, body).await,
+            Err(status) => Err(status),
+        };
+        return audited.ended(answered).await;
     }
     let authorization = parts.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let user = match (parts.extensions.get::<Trusted>(), parts.extensions.get::<Certified>()) {
-        (Some(trusted), _) => trusted.0.clone(),
-        (None, Some(certified)) => certified.0.clone(),
-        (None, None) => process.authenticator.user(authorization, &process.view(), process.now().wall)?,
+        (Some(trusted), _) => Ok(trusted.0.clone()),
+        (None, Some(certified)) => Ok(certified.0.clone()),
+        (None, None) => process.authenticator.user(authorization, &process.view(), process.now().wall),
+    };
+    let user = match user {
+        Ok(user) => user,
+        Err(status) => return Err(audited::sent_away(process, parts, audit_id, status).await),
     };
     let path = decode_path(parts.uri.path())?;
+    let mut audited = Audited::begin(process, parts, audit_id, &path, &user).await;
+    let answered = answer(process, parts, (user, path), body, &mut audited).await;
+    audited.ended(answered).await
+}
+
+async fn answer(
+    process: &Arc<Process>,
+    parts: &mut Parts,
+    (user, path): (UserInfo, String),
+    body: Body,
+    audited: &mut Audited,
+) -> Result<Response<Body>, Status> {
     let counted = parts.extensions.get::<Outside>().is_some() && !is_always_answered(&path);
     let turn = if counted { Some(process.requests.take(&user.name).await?) } else { None };
     let client = user.name.clone();
@@ -106,13 +141,18 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
         body: if body.is_empty() { coracle_api::Body::Empty } else { coracle_api::Body::Bytes(body) },
         user: user.clone(),
     };
+    audited.arrived(&request);
     let head = request.method == Method::Head;
-    let answer = process.answer(request).await;
+    let answer = match process.answer(request).await {
+        Answer::List(listing) if audited.keeps_answers() => Answer::Response(listing.into_response()),
+        answer => answer,
+    };
     // What follows goes at the client's own pace.
     drop(turn);
     let place = || counted.then(|| process.requests.stream(&client)).transpose();
     match answer {
         Answer::Response(mut response) => {
+            audited.answered(&response);
             if head {
                 response.body.clear();
             }
@@ -120,8 +160,12 @@ async fn serve(process: &Arc<Process>, parts: &mut Parts, body: Body) -> Result<
         }
         Answer::List(listing) if head => Ok(body::plain(listing.head().clone())),
         Answer::List(listing) => Ok(body::list(*listing, parts)),
-        Answer::Watch(watcher) => Ok(watch::respond(process, watcher, place()?)),
+        Answer::Watch(watcher) => {
+            audited.streams();
+            Ok(watch::respond(process, watcher, place()?))
+        }
         Answer::Tunnel(tunnel) => {
+            audited.streams();
             let place = place()?;
             let response = if let Some((network, member)) = tunnel::elsewhere(process, &tunnel) {
                 network.pass_on(member, &user, parts, passed_on).await?
@@ -256,7 +300,7 @@ mod tests {
         move |uri| {
             let mut request = http::Request::get(uri).body(Body::empty()).unwrap();
             request.extensions_mut().insert(trusted.clone());
-            request.extensions_mut().insert(Outside(Arc::default()));
+            request.extensions_mut().insert(Outside { movement: Arc::default(), from: [192, 0, 2, 1].into() });
             Box::pin(router.clone().oneshot(request).map(Result::unwrap))
         }
     }

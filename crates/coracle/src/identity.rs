@@ -108,7 +108,7 @@ pub(crate) fn certificate_in(files: &[(String, String)]) -> Option<&str> {
 /// An authority of a data directory: its certificate and, sealed, its key.
 fn authority(directory: &DataDirectory, (certificate, key): (&str, &str), name: &str) -> Result<Authority, Error> {
     let mut fresh = None;
-    let key = directory.kept(key, || {
+    let key = directory.kept_from_birth(key, || {
         let authority = Authority::generate(name)?;
         // The key comes last: with it the certificate is there.
         write_private(&directory.path().join(certificate), &authority.certificate)?;

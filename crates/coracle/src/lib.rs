@@ -38,6 +38,7 @@
 //! decides nothing about Kubernetes. Features: `wasm` (default) runs pods as WebAssembly; `client` gives a `kube::Client`
 //! that is wired to the cluster in the process.
 
+mod audit;
 mod auth;
 mod backup;
 mod brain;
@@ -70,6 +71,7 @@ mod tokens;
 mod tunnel;
 mod wal;
 
+pub use audit::AuditOptions;
 pub use backup::{BackupKey, BackupSummary, inspect_backup, restore_backup};
 pub use builder::{ClusterBuilder, ClusterClock, Image};
 pub use cluster::{Cluster, ClusterMember, ClusterResult, MemberStatus, object_path};

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::AuditLog;
 use crate::auth::Authenticator;
 use crate::backup::BackupSource;
 use crate::brain::{self, Brain, Disk, Waits};
@@ -67,6 +68,7 @@ pub(crate) struct Site {
     /// Which member of a cluster of several machines this is, where it can be one.
     pub(crate) seat: Option<Seat>,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) audit: Option<Arc<AuditLog>>,
     /// Why a member could not go on, the first of them.
     pub(crate) failure: Arc<OnceLock<String>>,
     /// What this process is asked to do with its members, for who takes orders.
@@ -220,6 +222,7 @@ impl Member {
             gate: site.gate(),
             nodes: Arc::clone(&site.nodes),
             turns: Turns::default(),
+            audit: site.audit.clone(),
             requests: FairQueue::new(site.settings.client_limits().clone()),
             images: Arc::clone(&site.images),
             logs: Arc::clone(&site.logs),

@@ -16,6 +16,7 @@ use coracle_store::{Applied, Refused, Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::AuditLog;
 use crate::auth::Authenticator;
 use crate::backup::{BackupSource, Pieces};
 use crate::brain::{Message, Settled};
@@ -83,6 +84,8 @@ pub(crate) struct Process {
     pub(crate) gate: Option<Gate>,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) turns: Turns,
+    /// Where requests are written down.
+    pub(crate) audit: Option<Arc<AuditLog>>,
     /// What clients may take.
     pub(crate) requests: Arc<FairQueue>,
     pub(crate) images: Arc<Images>,

@@ -26,7 +26,7 @@ async fn refused(members: u64, directory: &Path) -> Error {
 async fn a_missing_file_is_named_and_put_back_all_is_there() {
     let folder = used(1).await;
     let aside = folder.path().join("aside");
-    for file in ["log.redb", "ca.key", "sa.key", "ca.crt", "data.key", "key-file"] {
+    for file in ["log.redb", "ca.key", "peer-ca.key", "sa.key", "ca.crt", "peer-ca.crt", "data.key", "key-file"] {
         fs::rename(folder.path().join(file), &aside).unwrap();
         let error = refused(1, folder.path()).await;
         assert!(error.to_string().contains(file), "{file}: {error}");
@@ -43,7 +43,7 @@ async fn a_missing_file_is_named_and_put_back_all_is_there() {
 #[tokio::test]
 async fn a_flipped_bit_in_a_key_or_certificate_is_noticed() {
     let folder = used(1).await;
-    for file in ["ca.key", "sa.key", "ca.crt", "data.key"] {
+    for file in ["ca.key", "peer-ca.key", "sa.key", "ca.crt", "peer-ca.crt", "data.key"] {
         let path = folder.path().join(file);
         let good = fs::read(&path).unwrap();
         // Behind the comment that a key file begins with.

@@ -29,6 +29,7 @@ pub(crate) async fn run(join: Join) -> Result<()> {
         fake_nodes: 0,
         node_grace: None,
         pod_toleration: None,
+        audit: join.audit,
         which: join.which,
     };
     up::run_as(up, Some(how)).await

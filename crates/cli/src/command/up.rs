@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use coracle::Cluster;
+use coracle::{AuditOptions, Cluster};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::args::Up;
+use crate::args::{Audit, Up};
 use crate::connection::{self, Connection, ServerFile};
 use crate::descriptions;
 use crate::kubeconfig::{self, Entry};
@@ -121,6 +121,9 @@ async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Re
             builder = builder.key_dir(folder);
         }
     }
+    if let Some(options) = audit(&up.audit)? {
+        builder = builder.audit(options);
+    }
     for (name, bytes) in crate::BUILTIN_IMAGES {
         builder = builder.image(*name, *bytes);
     }
@@ -140,6 +143,18 @@ async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Re
             }
         }
     }
+}
+
+fn audit(audit: &Audit) -> Result<Option<AuditOptions>> {
+    let Some(file) = &audit.file else { return Ok(None) };
+    let mut options = AuditOptions::new(file);
+    options.file_bytes = audit.maxsize.saturating_mul(1 << 20).max(1);
+    options.older_files = audit.maxbackup;
+    if let Some(policy) = &audit.policy {
+        let text = fs::read_to_string(policy).with_context(|| format!("cannot read {}", policy.display()))?;
+        options.policy = Some(text);
+    }
+    Ok(Some(options))
 }
 
 async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &Manifests) -> Result<()> {

@@ -113,7 +113,7 @@ async fn connection(process: &Process, doors: Doors, (stream, from): (TcpStream,
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let user = certificate.and_then(crate::tls::user_of).map(Certified);
     let (movement, stall) = (Arc::new(Movement::default()), process.requests.limits().stall);
-    let outside = Outside(Arc::clone(&movement));
+    let outside = Outside { movement: Arc::clone(&movement), from: from.ip() };
     let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(outside.clone());
