@@ -395,3 +395,88 @@ async fn send_all(writer: WriteHalf<Stream>, messages: &mut mpsc::Receiver<PeerM
 pub(super) fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
 }
+
+#[cfg(test)]
+mod tests {
+    use coracle_engine::{MemberRecord, Wants};
+    use rcgen::KeyPair;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::data_directory::DataDirectory;
+    use crate::peers::snapshot::Incoming;
+    use crate::tls::Authority;
+
+    /// A member at a socket, with nobody behind it.
+    struct Site {
+        _folder: tempfile::TempDir,
+        network: Arc<Network>,
+        address: SocketAddr,
+    }
+
+    async fn member(id: u64, authority: &Authority) -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::open(folder.path(), None).unwrap();
+        let credentials = Credentials::new(MemberId(id), authority.clone(), KeyPair::generate().unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let network = Network::new(MemberId(id), credentials, address.port(), Incoming::new(directory), shutdown);
+        let served = Arc::clone(&network);
+        tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(Arc::clone(&served.credentials.server));
+            while let Ok((stream, from)) = listener.accept().await {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    tokio::spawn(Arc::clone(&served).accept(stream, from));
+                }
+            }
+        });
+        Site { _folder: folder, network, address }
+    }
+
+    impl Site {
+        /// This member in the list.
+        fn record(&self, wants: Wants) -> MemberRecord {
+            MemberRecord {
+                id: self.network.me,
+                name: format!("machine-{}", self.network.me.0),
+                addresses: vec![self.address.to_string()],
+                wants,
+                identity: self.network.credentials.identity(),
+            }
+        }
+
+        /// What comes of connecting to another one.
+        async fn greets(&self, other: &Self) -> String {
+            self.network.roster.update(vec![other.record(Wants::Auto)]);
+            match self.network.greet(other.network.me).await {
+                Ok(_) => "welcome".into(),
+                Err(failure) => failure.to_string(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_is_let_in_by_its_certificate_and_the_list_together() {
+        let authority = Authority::generate("coracle-peer-ca").unwrap();
+        let (one, other) = (member(1, &authority).await, member(2, &authority).await);
+        assert_eq!(one.greets(&other).await, "it does not know this member");
+        other.network.roster.update(vec![one.record(Wants::Auto)]);
+        assert_eq!(one.greets(&other).await, "welcome");
+        assert_eq!(other.network.roster.addresses(MemberId(1)), [one.address.to_string()]);
+        let impostor = member(1, &authority).await;
+        assert_eq!(impostor.greets(&other).await, "it does not know this member", "it has another key");
+        other.network.roster.update(vec![one.record(Wants::Removed)]);
+        assert_eq!(one.greets(&other).await, "this member was removed from the cluster");
+    }
+
+    #[tokio::test]
+    async fn another_clusters_member_gets_no_further_than_the_handshake() {
+        let (ours, theirs) = (Authority::generate("a").unwrap(), Authority::generate("b").unwrap());
+        let (one, other) = (member(1, &ours).await, member(2, &theirs).await);
+        other.network.roster.update(vec![one.record(Wants::Auto)]);
+        let refused = one.greets(&other).await;
+        assert!(refused.contains("certificate"), "{refused}");
+    }
+}
