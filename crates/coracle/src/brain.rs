@@ -306,6 +306,9 @@ impl Brain {
                 tracing::info!(member = self.id.0, ?membership, "the members changed");
                 self.place(&membership);
             }
+            Output::Outdated { cluster, own } => self.process.fail(format!(
+                "the cluster is of feature level {cluster}, and this version of Coracle knows {own}: start the member with a newer one"
+            )),
             Output::Removed => {
                 tracing::warn!(member = self.id.0, "this member was removed from the cluster, and stops");
                 self.process.removed.store(true, Ordering::Relaxed);

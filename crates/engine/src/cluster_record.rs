@@ -1,7 +1,10 @@
 //! What a cluster knows of itself: one object of a resource of Coracle's own, in the same store as everything else.
 
+use std::collections::BTreeMap;
+
 use coracle_api::{Attributes, GroupResource, Object, ObjectKey, canonical_json};
-use coracle_store::{Transaction, View, Write};
+use coracle_raft::MemberId;
+use coracle_store::{Precondition, Transaction, View, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -16,6 +19,10 @@ const NAME: &str = "cluster";
 pub struct ClusterRecord {
     /// Tells lives of the cluster apart: empty in the first, and another random text after each time that it was restored or recovered.
     pub incarnation: String,
+    /// The least level of its members when that was last looked at: what all of them understand. It never falls.
+    pub feature_level: u32,
+    /// The level of each member's program, as the member says.
+    pub levels: BTreeMap<MemberId, u32>,
 }
 
 impl ClusterRecord {
@@ -29,6 +36,15 @@ impl ClusterRecord {
         let body = json!({"metadata": {"name": NAME}, "spec": self});
         let put = Write::Put { key: key(), body: canonical_json(&body).into(), attributes: Attributes::new() };
         Transaction { writes: vec![put], ..Transaction::default() }
+    }
+
+    /// The same, if nobody else has changed the record since this view.
+    pub(crate) fn update(&self, view: &View) -> Transaction {
+        let precondition = match view.object(&key()) {
+            Some(before) => Precondition::At(key(), before.revision()),
+            None => Precondition::Absent(key()),
+        };
+        Transaction { preconditions: vec![precondition], ..self.replace() }
     }
 
     fn read(object: &Object) -> Option<Self> {

@@ -17,6 +17,7 @@ use coracle_raft as raft;
 use coracle_store::{Entry, Store, StoreOptions, View};
 
 use crate::autopilot::{self, Autopilot, AutopilotOptions};
+use crate::feature_level::Levels;
 use crate::forward::{Accepted, Forwards};
 use crate::leader::Leader;
 use crate::members::{MEMBERS, MemberRecord, Wants};
@@ -50,6 +51,8 @@ pub struct ControlPlaneOptions {
     pub autopilot: AutopilotOptions,
     /// A snapshot is made when the log behind the last one is so many bytes large: [`SNAPSHOT_AFTER_BYTES`] but in tests.
     pub snapshot_after: usize,
+    /// What this member's program knows: [`crate::FEATURE_LEVEL`] but in tests.
+    pub feature_level: u32,
 }
 
 /// The controllers that Coracle runs.
@@ -69,7 +72,8 @@ pub struct Restored {
 /// One member's brain.
 #[derive(Debug)]
 pub struct ControlPlane {
-    options: ControlPlaneOptions,
+    pub(crate) options: ControlPlaneOptions,
+    pub(crate) levels: Levels,
     registry: Registry,
     raft: raft::Member,
     store: Store,
@@ -153,6 +157,7 @@ impl ControlPlane {
             log_bytes,
             snapshotting: false,
             snapshot_wanted: false,
+            levels: Levels::default(),
             options,
         }
     }
@@ -218,11 +223,13 @@ impl ControlPlane {
         self.lead(now, &mut out);
         self.look(now, &mut out);
         self.ask_around(now, &mut out);
+        self.look_at_levels(now, &mut out);
         self.snapshot(&mut out);
+        Self::forget_own(&mut out);
         out
     }
 
-    fn take(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+    pub(crate) fn take(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Tick => self.step_raft(now, raft::Input::Tick, out),
             Input::Peer(from, message) => self.hear(now, from, message, out),
@@ -444,7 +451,7 @@ impl ControlPlane {
     }
 
     /// Whether there is a list of members that the group is to follow.
-    fn has_list(&self) -> bool {
+    pub(crate) fn has_list(&self) -> bool {
         self.view.last_change(&MEMBERS) > Revision(0)
     }
 

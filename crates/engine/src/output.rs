@@ -55,6 +55,13 @@ pub enum Output {
     Membership(Membership),
     /// This member was removed from the cluster: it can stop.
     Removed,
+    /// The cluster uses what this member's program does not know: the member must stop, and be started by a newer program.
+    Outdated {
+        /// The cluster's feature level.
+        cluster: u32,
+        /// The program's.
+        own: u32,
+    },
     /// A proposal's outcome; the view has it already.
     Settled(ProposalId, Settled),
     /// Take this request through the API server, with `term` in every transaction that comes of it, and tell

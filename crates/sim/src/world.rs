@@ -332,6 +332,7 @@ impl World {
             controllers: coracle_engine::default_controllers,
             seed,
             snapshot_after,
+            feature_level: coracle_engine::FEATURE_LEVEL,
         }
     }
 
