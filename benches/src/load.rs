@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
@@ -17,6 +17,9 @@ use crate::client::{self, Order, Version, Work};
 
 /// How many bytes a value has.
 const VALUE: usize = 1 << 10;
+/// How often, and how far apart, a write is tried where nobody leads.
+const TRIES: u32 = 1000;
+const RETRY: Duration = Duration::from_millis(5);
 
 /// What writes took.
 #[derive(Clone, Debug)]
@@ -135,9 +138,16 @@ impl ApiConnection {
         let body = format!(
             r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}},"data":{{"value":"{value}"}}}}"#
         );
-        let (status, answer) = self.send("POST", "/api/v1/namespaces/default/configmaps", body).await?;
-        ensure!(status == http::StatusCode::CREATED, "{status}: {}", String::from_utf8_lossy(&answer));
-        Ok(())
+        for _ in 0..TRIES {
+            let (status, answer) = self.send("POST", "/api/v1/namespaces/default/configmaps", body.clone()).await?;
+            if status == http::StatusCode::CREATED {
+                return Ok(());
+            }
+            // Nobody leads for a moment, and nothing was written: as every client does, it asks again.
+            ensure!(status == http::StatusCode::SERVICE_UNAVAILABLE, "{status}: {}", String::from_utf8_lossy(&answer));
+            tokio::time::sleep(RETRY).await;
+        }
+        bail!("nobody leads")
     }
 }
 
