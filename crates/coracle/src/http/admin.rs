@@ -206,21 +206,17 @@ async fn change_member(process: &Process, parts: &Parts, wants: Wants) -> Result
 /// Stops a member: of this process by whoever started it, on another machine by asking it to shut down.
 async fn stop_member(process: &Process, parts: &Parts, user: &UserInfo) -> Result<Response<Body>, Status> {
     let member = named_member(&process.view(), parts)?;
-    match process.peers.elsewhere(&member.name) {
-        Some((network, id)) => {
-            let shutdown = http::Request::post("/coracle/v1/shutdown").body(());
-            let (mut parts, ()) = shutdown.map_err(|error| Status::internal(error.to_string()))?.into_parts();
-            network.pass_on(id, user, &mut parts, Body::empty()).await
-        }
-        None if process.peers.network().is_some() => {
-            process.cluster_shutdown.cancel();
-            Ok(json_response(&json!({})))
-        }
-        None => {
-            order(process, Order::Stop(member.id), &member)?;
-            Ok(json_response(&json!({})))
-        }
+    let Some(network) = process.peers.network() else {
+        order(process, Order::Stop(member.id), &member)?;
+        return Ok(json_response(&json!({})));
+    };
+    if member.id == network.me {
+        process.cluster_shutdown.cancel();
+        return Ok(json_response(&json!({})));
     }
+    let shutdown = http::Request::post("/coracle/v1/shutdown").body(());
+    let (mut parts, ()) = shutdown.map_err(|error| Status::internal(error.to_string()))?.into_parts();
+    network.pass_on(member.id, user, &mut parts, Body::empty()).await
 }
 
 /// Has the program do something with a member of its own.

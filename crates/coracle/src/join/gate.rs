@@ -40,9 +40,10 @@ impl Gate {
         let _room = self.room.try_acquire().map_err(|_| busy())?;
         let asked: Application =
             serde_json::from_slice(asked).map_err(|error| Status::bad_request(error.to_string()))?;
+        // What could not be a member does not use a token up.
+        check(&asked)?;
         process.read().await?;
         token::spend(process, &asked.credential).await?;
-        check(&asked)?;
         let record = list(process, &asked).await?;
         tracing::info!(member = record.id.0, name = record.name, "a machine joins the cluster");
         Ok(Admission {
