@@ -1,6 +1,7 @@
 //! Measures a cluster in this process against its targets: `cargo bench -p coracle-benches [-- PART..]`.
 //!
-//! Parts: start, deployment, cpu, writes, lists, access, scheduling, deletions, members; all of them without an argument. Times are real, on
+//! Parts: start, deployment, cpu, writes, lists, access, scheduling, deletions, members (or members-writes, members-idle, members-catch-up,
+//! members-failover); all of them without an argument. Times are real, on
 //! this machine as it is now: the figures of a busy one are worse, the CPU times less so.
 
 use std::process::ExitCode;
@@ -52,8 +53,9 @@ fn run(parts: &[String]) -> anyhow::Result<()> {
         if wanted("deletions") {
             deletions::measure(&mut report).await?;
         }
-        if wanted("members") {
-            members::measure(&mut report).await?;
+        let of_members = |part: &str| wanted("members") || wanted(part);
+        if members::PARTS.into_iter().any(of_members) {
+            members::measure(&mut report, of_members).await?;
         }
         anyhow::Ok(())
     })?;

@@ -114,13 +114,35 @@ impl Drop for Member {
     }
 }
 
-/// Everything about three members.
-pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
+/// What can be measured of three members, each by its own name; `members` is all of them.
+pub const PARTS: [&str; 4] = ["members-writes", "members-idle", "members-catch-up", "members-failover"];
+
+/// What is wanted about three members.
+pub async fn measure(report: &mut Report, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let mut members = three(directory.path()).await?;
-    let leader = leader(&members).await?;
+    if wanted("members-writes") {
+        beside_etcd(report, &members, directory.path()).await?;
+    }
+    if wanted("members-idle") {
+        idle(report, &members).await?;
+    }
+    if wanted("members-catch-up") {
+        catch_up(report, &mut members).await?;
+    } else if wanted("members-failover") {
+        let leader = leader(&members).await?;
+        crate::load::run(&members[leader].api(), "there", 64, OBJECTS).await?;
+    }
+    if wanted("members-failover") {
+        failover(report, &mut members).await?;
+    }
+    Ok(())
+}
+
+async fn beside_etcd(report: &mut Report, members: &[Member], directory: &Path) -> anyhow::Result<()> {
+    let leader = leader(members).await?;
     let ours = writes(&members[leader].api()).await?;
-    match crate::etcd::three(directory.path()).await {
+    match crate::etcd::three(directory).await {
         Ok(peer) => {
             let theirs = writes(&peer.leader).await?;
             drop(peer);
@@ -135,9 +157,7 @@ pub async fn measure(report: &mut Report) -> anyhow::Result<()> {
             report.figure(&format!("  no etcd to compare with: {error}"), 0.0, "", Target::None);
         }
     }
-    idle(report, &members).await?;
-    catch_up(report, &mut members).await?;
-    failover(report, &mut members).await
+    Ok(())
 }
 
 fn compare(report: &mut Report, clients: usize, ours: &Measured, theirs: &Measured) {

@@ -42,7 +42,7 @@ fn a_full_disk_ends_the_process_with_a_line_and_loses_no_answered_write() {
     let printed = std::fs::read_to_string(&errors).unwrap();
     assert_eq!(status.code(), Some(1), "{printed}");
     let last = printed.lines().last().unwrap_or_default();
-    assert!(last.starts_with("error: ") && last.contains("log.redb cannot be written: "), "{printed}");
+    assert!(last.starts_with("error: ") && last.contains("raft.log cannot be written: "), "{printed}");
     assert!(!printed.contains("panicked"), "{printed}");
     assert!(answered.len() > 5, "{answered:?}");
 

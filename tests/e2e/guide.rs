@@ -126,7 +126,7 @@ fn events_tell_what_happened(cluster: &Cluster) {
 }
 
 fn an_image_that_is_not_there_backs_off_and_its_import_heals(cluster: &Cluster) {
-    const IMAGE: &str = "myregistry/express-api:v2.1.1";
+    const IMAGE: &str = "localhost:1/express-api:v2.1.1";
     cluster.kubectl(&format!("set image deployment/express-api-deployment express-api-container={IMAGE}"));
     let pod = waiting_pod(cluster, "ImagePullBackOff");
     expect![[r"
@@ -138,10 +138,10 @@ fn an_image_that_is_not_there_backs_off_and_its_import_heals(cluster: &Cluster) 
         Type  Reason  Age  From  Message
         ----  ------  ----  ----  -------
         Normal  Scheduled  AGE  default-scheduler  Successfully assigned default/POD to NODE
-        Normal  Pulling  AGE  kubelet  Pulling image "myregistry/express-api:v2.1.1"
-        Warning  Failed  AGE  kubelet  Failed to pull image "myregistry/express-api:v2.1.1": image "myregistry/express-api:v2.1.1" is not in the node's image store; import it with `coracle image import myregistry/express-api:v2.1.1 FILE`
+        Normal  Pulling  AGE  kubelet  Pulling image "localhost:1/express-api:v2.1.1"
+        Warning  Failed  AGE  kubelet  Failed to pull image "localhost:1/express-api:v2.1.1": the registry localhost:1 cannot be asked: error sending request for url (http://localhost:1/v2/express-api/manifests/v2.1.1): client error (Connect): tcp connect error: Connection refused (os error 111); an image can be imported as well: `coracle image import localhost:1/express-api:v2.1.1 FILE`
         Warning  Failed  AGE  kubelet  Error: ErrImagePull
-        Normal  BackOff  AGE  kubelet  Back-off pulling image "myregistry/express-api:v2.1.1"
+        Normal  BackOff  AGE  kubelet  Back-off pulling image "localhost:1/express-api:v2.1.1"
         Warning  Failed  AGE  kubelet  Error: ImagePullBackOff
     "#]]
     .assert_eq(&events(cluster, &format!("pod {pod}"), "Error: ImagePullBackOff"));
@@ -153,7 +153,7 @@ fn an_image_that_is_not_there_backs_off_and_its_import_heals(cluster: &Cluster) 
     cluster.kubectl("rollout status deployment/express-api-deployment --timeout=60s");
     expect![[r"
         NAME  READY  UP-TO-DATE  AVAILABLE  AGE  CONTAINERS  IMAGES  SELECTOR
-        express-api-deployment  4/4  4  4  AGE  express-api-container  myregistry/express-api:v2.1.1  app=express-api
+        express-api-deployment  4/4  4  4  AGE  express-api-container  localhost:1/express-api:v2.1.1  app=express-api
     "]]
     .assert_eq(&mask(cluster).apply(&cluster.kubectl("get deployment -o wide")));
 }
@@ -186,7 +186,7 @@ fn a_wrong_password_loops_and_the_right_one_heals(cluster: &Cluster) {
         Type  Reason  Age  From  Message
         ----  ------  ----  ----  -------
         Normal  Scheduled  AGE  default-scheduler  Successfully assigned default/POD to NODE
-        Normal  Pulled  AGE (x2 over AGE)  kubelet  Container image "myregistry/express-api:v2.1.1" already present on machine
+        Normal  Pulled  AGE (x2 over AGE)  kubelet  Container image "localhost:1/express-api:v2.1.1" already present on machine
         Normal  Created  AGE (x2 over AGE)  kubelet  Container created
         Normal  Started  AGE (x2 over AGE)  kubelet  Container started
         Warning  BackOff  AGE  kubelet  Back-off restarting failed container express-api-container in pod POD_default(UID); what it printed when it first failed: coracle logs POD -c express-api-container --instance first

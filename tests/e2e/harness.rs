@@ -1,17 +1,21 @@
 //! What the tests share: a cluster in a process of its own, kubectl, and waiting for what has to become true.
 
 mod cluster;
+mod docker;
 mod guest;
 mod hosts;
 mod http;
 mod kubectl;
 mod mask;
+mod registry;
 mod wait;
 
 pub(crate) use cluster::{Cluster, Options, program};
+pub(crate) use docker::{Docker, IMAGE};
 pub(crate) use guest::Guest;
 pub(crate) use hosts::Hosts;
 pub(crate) use http::{Http, Token, http_get};
 pub(crate) use kubectl::{Ran, finish, is_installed};
 pub(crate) use mask::Mask;
+pub(crate) use registry::{PASSWORD, Registry, USER};
 pub(crate) use wait::{eventually, eventually_within};

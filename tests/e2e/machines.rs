@@ -1,6 +1,8 @@
 //! Three processes that are one cluster, as three machines would be: joining, losing any of them, and going on.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
@@ -92,12 +94,17 @@ fn any_of_three_machines_serves_the_cluster_and_any_may_be_lost() {
     for round in 0..3 {
         let lost = leader(&members, 0);
         let [one, other] = [(lost + 1) % 3, (lost + 2) % 3];
+        let mut watch = Watching::begin(&members[other]);
         members[lost].signal("KILL");
-        write_through(&members[one], &format!("lost-{round}"));
-        assert!(config_maps(&members[other]).contains(&format!("lost-{round}")), "the other one knows at once");
+        let written: Vec<String> = (0..5).map(|number| format!("lost-{round}-{number}")).collect();
+        for name in &written {
+            write_through(&members[one], name);
+            assert!(config_maps(&members[other]).contains(name), "the other one knows at once");
+        }
+        assert_eq!(watch.until(&format!("lost-{round}-4")), written, "a watch of a survivor goes on, without a gap");
         assert_eq!(row(&members[one], lost as u64 + 1)[2], "down");
         members[lost].start(&[]);
-        assert!(config_maps(&members[lost]).contains(&format!("lost-{round}")), "who comes back has caught up");
+        assert!(config_maps(&members[lost]).contains(&written[4]), "who comes back has caught up");
         members[0].wait("the Deployment is ready", DEPLOYMENT, |deployment| deployment["status"]["readyReplicas"] == 4);
     }
     let chosen = members[0].coracle(&["kubeconfig", "--server", "third"]).ok();
@@ -110,9 +117,48 @@ fn items(list: &Value) -> &Vec<Value> {
     list["items"].as_array().expect("a list has items")
 }
 
+/// A `kubectl get -w` of ConfigMaps, which is one stream for as long as its member lives.
+struct Watching {
+    kubectl: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watching {
+    fn begin(cluster: &Cluster) -> Self {
+        let mut kubectl = cluster.kubectl_command(&["get", "configmaps", "--watch", "-o", "name"]);
+        let mut kubectl = kubectl.stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let lines = BufReader::new(kubectl.stdout.take().expect("it is piped")).lines();
+        let mut watch = Self { kubectl, lines };
+        // What is there comes first.
+        watch.until("kube-root-ca.crt");
+        watch
+    }
+
+    /// The names of what came with the same beginning as the last, up to that.
+    fn until(&mut self, last: &str) -> Vec<String> {
+        let (beginning, _) = last.rsplit_once('-').expect("a name has a dash");
+        let names = self.lines.by_ref().map(|line| line.expect("the watch goes on").replace("configmap/", ""));
+        let mut seen = Vec::new();
+        for name in names.filter(|name| name.starts_with(beginning)) {
+            seen.push(name);
+            if seen.last().is_some_and(|name| name == last) {
+                break;
+            }
+        }
+        seen
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
+    }
+}
+
 #[test]
 fn a_leader_that_is_stopped_is_replaced_and_follows_when_it_goes_on() {
-    let Some(members) = three() else { return };
+    let Some(mut members) = three() else { return };
     let stopped = leader(&members, 0);
     let [one, other] = [(stopped + 1) % 3, (stopped + 2) % 3];
     members[stopped].tell("STOP");
@@ -126,6 +172,13 @@ fn a_leader_that_is_stopped_is_replaced_and_follows_when_it_goes_on() {
         let row = row(&members[one], stopped as u64 + 1);
         if row[2] == "follower" { Ok(()) } else { Err(row) }
     });
+    let (id, asked) = ((stopped + 1).to_string(), one);
+    members[asked].coracle(&["members", "stop", &id]).ok();
+    assert!(members[stopped].ended().success(), "a member of another machine is stopped in good order");
+    assert_eq!(row(&members[asked], stopped as u64 + 1)[2], "down");
+    write_through(&members[other], "two-of-three");
+    members[stopped].start(&[]);
+    assert!(config_maps(&members[stopped]).contains("two-of-three"));
 }
 
 #[test]

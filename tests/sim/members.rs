@@ -39,7 +39,8 @@ fn a_leader_cut_off_from_the_majority_loses_its_lead_and_no_acknowledged_write()
     assert_eq!(c.wait(lost), Outcome::Unknown);
     c.heal();
     c.run_until_members_agree();
-    assert_eq!((c.read(old, "a"), c.read(old, "b")), (Some(1), Some(3)));
+    // The cut off leader's entry is lost with its lead, so that its write is certainly not done: it is offered to the next leader, once.
+    assert_eq!((c.read(old, "a"), c.read(old, "b")), (Some(2), Some(3)));
     c.history().check_linearizable();
 }
 
@@ -78,7 +79,16 @@ fn all_members_die_at_once_and_nothing_acknowledged_is_lost() {
             c.via(member).put(&format!("r{value}"), value)
         })
         .collect();
-    c.advance_events(150);
+    let answered = |c: &TestCluster| {
+        let outcomes = tickets.iter().map(|ticket| c.history().outcome(*ticket));
+        outcomes.filter(|outcome| matches!(outcome, Outcome::Acknowledged(_))).count()
+    };
+    for _ in 0..1000 {
+        if answered(&c) >= 5 {
+            break;
+        }
+        c.advance_events(1);
+    }
     for member in c.member_ids() {
         c.crash(member);
     }

@@ -10,15 +10,15 @@ use coracle_sim::swarm::Plan;
 /// Every fault with the first seed that shows it.
 const CAUGHT: [(Mutation, u64); 12] = [
     (Mutation::SkippedFsync, 1),
-    (Mutation::WordBeforeFsync, 15),
+    (Mutation::WordBeforeFsync, 42),
     (Mutation::AnswerBeforeCommit, 1),
-    (Mutation::AppliedTwice, 1),
+    (Mutation::AppliedTwice, 2),
     (Mutation::StaleRead, 1),
     (Mutation::ServedTooEarly, 1),
     (Mutation::LostWatchEvent, 1),
     (Mutation::RevisionReused, 2),
-    (Mutation::ForwardedTwice, 1),
-    (Mutation::VoteForgotten, 60),
+    (Mutation::ForwardedTwice, 3),
+    (Mutation::VoteForgotten, 7),
     (Mutation::HalfSnapshot, 1),
     (Mutation::OldLeaderActs, 7),
 ];

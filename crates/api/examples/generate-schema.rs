@@ -73,7 +73,7 @@ const ATOMIC: [&str; 22] = [
 ];
 
 /// What is served: group, plural, and the subresources of the published ones that Coracle has. In the order of discovery's groups.
-const SERVED: [(&str, &str, &[&str]); 28] = [
+const SERVED: [(&str, &str, &[&str]); 31] = [
     ("", "bindings", &[]),
     ("", "configmaps", &[]),
     ("", "endpoints", &[]),
@@ -94,6 +94,9 @@ const SERVED: [(&str, &str, &[&str]); 28] = [
     ("authorization.k8s.io", "selfsubjectaccessreviews", &[]),
     ("authorization.k8s.io", "selfsubjectrulesreviews", &[]),
     ("authorization.k8s.io", "subjectaccessreviews", &[]),
+    ("networking.k8s.io", "ingressclasses", &[]),
+    ("networking.k8s.io", "ingresses", &["status"]),
+    ("networking.k8s.io", "networkpolicies", &[]),
     ("rbac.authorization.k8s.io", "clusterrolebindings", &[]),
     ("rbac.authorization.k8s.io", "clusterroles", &[]),
     ("rbac.authorization.k8s.io", "rolebindings", &[]),

@@ -33,8 +33,11 @@ resources! {
     ENDPOINTS, ENDPOINTS_KIND: "" "v1" "endpoints" "Endpoints";
     ENDPOINT_SLICES, ENDPOINT_SLICE: "discovery.k8s.io" "v1" "endpointslices" "EndpointSlice";
     EVENTS, EVENT: "" "v1" "events" "Event";
+    INGRESSES, INGRESS: "networking.k8s.io" "v1" "ingresses" "Ingress";
+    INGRESS_CLASSES, INGRESS_CLASS: "networking.k8s.io" "v1" "ingressclasses" "IngressClass";
     LEASES, LEASE: "coordination.k8s.io" "v1" "leases" "Lease";
     NAMESPACES, NAMESPACE: "" "v1" "namespaces" "Namespace";
+    NETWORK_POLICIES, NETWORK_POLICY: "networking.k8s.io" "v1" "networkpolicies" "NetworkPolicy";
     NODES, NODE: "" "v1" "nodes" "Node";
     PODS, POD: "" "v1" "pods" "Pod";
     PRIORITY_CLASSES, PRIORITY_CLASS: "scheduling.k8s.io" "v1" "priorityclasses" "PriorityClass";

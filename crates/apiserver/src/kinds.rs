@@ -11,8 +11,11 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod generic;
+mod ingress;
+mod ingress_class;
 mod lease;
 mod namespace;
+mod network_policy;
 mod node;
 pub(crate) mod pod;
 mod priority_class;
@@ -53,6 +56,9 @@ pub fn strategy_of(resource: &GroupResource) -> &'static dyn Strategy {
         ("autoscaling", "scales") => &scale::ScaleStrategy,
         ("coordination.k8s.io", "leases") => &lease::LeaseStrategy,
         ("discovery.k8s.io", "endpointslices") => &endpoint_slice::EndpointSliceStrategy,
+        ("networking.k8s.io", "ingressclasses") => &ingress_class::IngressClassStrategy,
+        ("networking.k8s.io", "ingresses") => &ingress::IngressStrategy,
+        ("networking.k8s.io", "networkpolicies") => &network_policy::NetworkPolicyStrategy,
         ("node.k8s.io", "runtimeclasses") => &runtime_class::RuntimeClassStrategy,
         ("rbac.authorization.k8s.io", "clusterrolebindings") => &role_binding::RoleBindingStrategy::ClusterRoleBinding,
         ("rbac.authorization.k8s.io", "clusterroles") => &role::RoleStrategy::ClusterRole,

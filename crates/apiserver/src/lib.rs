@@ -41,7 +41,7 @@ pub mod rbac {
 
 pub use answer::Listing;
 pub use callout::Callout;
-pub use machine::{LogOptions, Next, Proposed, RequestMachine, Resume, TunnelSpec};
+pub use machine::{LogOptions, Next, Proposed, RequestMachine, Resume, SessionStreams, TunnelSpec};
 pub use node_lease::Heartbeats;
 pub use openapi::OpenApi;
 pub use options::ServerOptions;

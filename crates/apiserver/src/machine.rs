@@ -97,6 +97,19 @@ pub struct LogOptions {
     pub stream: Option<String>,
 }
 
+/// Which streams a session has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionStreams {
+    /// To the program.
+    pub stdin: bool,
+    /// From it.
+    pub stdout: bool,
+    /// From it; never with `tty`.
+    pub stderr: bool,
+    /// Whether it is a terminal.
+    pub tty: bool,
+}
+
 /// A byte stream that the driver joins to the client; everything about it is checked already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -120,6 +133,19 @@ pub enum TunnelSpec {
         pod: (String, String, coracle_api::Uid),
         /// The ports of the query, for the WebSocket channel protocol.
         ports: Vec<u16>,
+    },
+    /// A command in a container, or the container's own streams.
+    Session {
+        /// The node that runs it.
+        node: String,
+        /// The pod's namespace, name and uid.
+        pod: (String, String, coracle_api::Uid),
+        /// The container.
+        container: String,
+        /// What to run; `None`: the client is attached to what runs.
+        command: Option<Vec<String>>,
+        /// Which streams the client wants.
+        streams: SessionStreams,
     },
     /// An HTTP request passed on to a pod or a service.
     Proxy {

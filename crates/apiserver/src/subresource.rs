@@ -56,7 +56,7 @@ pub(crate) fn run(context: &mut Context<'_>, verb: Verb) -> Result<Step, Status>
         ("log", Verb::Get) => log::log(context),
         ("portforward", _) => tunnel::port_forward(context),
         ("proxy", _) => tunnel::proxy(context),
-        ("exec" | "attach", _) => tunnel::not_yet(context),
+        ("exec" | "attach", _) => tunnel::session(context),
         ("token", Verb::Create) => token::create(context),
         _ => Err(error::not_here(&format!("subresource {subresource:?} of {}", context.resource.group_resource))),
     }

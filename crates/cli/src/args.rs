@@ -98,10 +98,85 @@ pub(crate) struct Up {
     /// Nodes that only pretend: their pods are data
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) fake_nodes: usize,
+    /// Whether pods may be containers: `auto` and `off`, or the socket of a Docker Engine. `auto` is the usual socket on Linux
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    pub(crate) docker: Docker,
+    /// How registries are reached: mirrors, plain HTTP, extra authorities, in the form of k3s' registries.yaml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registries: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: Network,
     #[command(flatten)]
     pub(crate) audit: Audit,
     #[command(flatten)]
     pub(crate) which: Which,
+}
+
+/// Where containers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Docker {
+    /// On the Engine at the usual socket, where this machine is a Linux.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// On the Engine at this socket.
+    At(PathBuf),
+}
+
+impl std::str::FromStr for Docker {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            path => match path.strip_prefix("unix://").unwrap_or(path) {
+                path if path.starts_with('/') => Ok(Self::At(path.into())),
+                _ => Err("`auto`, `off`, or the path of a socket".into()),
+            },
+        }
+    }
+}
+
+/// What of this machine's network the node uses.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Network {
+    /// Lead this machine and its containers to Services and pods by their addresses, by one nftables table and two routes that go with
+    /// the cluster: auto does so as root on Linux
+    #[arg(long = "host-network", value_name = "WHEN", value_enum, default_value_t = HostNetwork::Auto)]
+    pub(crate) host: HostNetwork,
+    /// Where Ingresses are served over HTTP, as soon as there is one: ADDR:PORT, or off; by default port 80 where node ports are
+    #[arg(long, value_name = "WHERE", default_value = "", hide_default_value = true)]
+    pub(crate) ingress_http: String,
+    /// The same over HTTPS, by default port 443
+    #[arg(long, value_name = "WHERE", default_value = "", hide_default_value = true)]
+    pub(crate) ingress_https: String,
+    /// Serve the cluster's DNS at this address, too
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) dns: Option<SocketAddr>,
+    /// Ask this resolver for names outside the cluster instead of the machine's own; may be given several times
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) dns_upstream: Vec<SocketAddr>,
+}
+
+impl Network {
+    /// Where Ingresses are served over HTTP, or HTTPS: as it was said, or at the usual port of an address.
+    pub(crate) fn ingress(said: &str, usual: SocketAddr) -> Result<Option<SocketAddr>, String> {
+        match said {
+            "" => Ok(Some(usual)),
+            "off" => Ok(None),
+            address => address.parse().map(Some).map_err(|_| format!("{address:?} is neither ADDR:PORT nor off")),
+        }
+    }
+}
+
+/// Whether the machine's network is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HostNetwork {
+    /// Where it can be.
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// Whether, and how much, is written down of requests.
@@ -147,6 +222,14 @@ pub(crate) struct Join {
     /// 1 for a node on this machine, 0 for none
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) nodes: usize,
+    /// Whether pods may be containers: `auto` and `off`, or the socket of a Docker Engine. `auto` is the usual socket on Linux
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    pub(crate) docker: Docker,
+    /// How registries are reached: mirrors, plain HTTP, extra authorities, in the form of k3s' registries.yaml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registries: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: Network,
     #[command(flatten)]
     pub(crate) audit: Audit,
     #[command(flatten)]
@@ -257,6 +340,23 @@ pub(crate) enum ImageCommand {
         name: String,
         /// The .wasm or .wat file
         file: PathBuf,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Push a WebAssembly file to a registry, as the artifact that Wasm runtimes pull; no cluster needs to run
+    Push {
+        /// The name: registry, repository and tag
+        name: String,
+        /// The .wasm or .wat file
+        file: PathBuf,
+        /// How registries are reached, in the form of k3s' registries.yaml; logins are those of docker
+        #[arg(long, value_name = "FILE")]
+        registries: Option<PathBuf>,
+    },
+    /// What an image is: its interfaces, its sizes
+    Inspect {
+        /// Its name
+        name: String,
         #[command(flatten)]
         which: Which,
     },

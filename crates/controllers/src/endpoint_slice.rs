@@ -221,7 +221,25 @@ impl Plan<'_> {
                 endpoint["zone"] = zone.as_str().into();
             }
         }
+        if ready {
+            self.hint(&mut endpoint);
+        }
         endpoint
+    }
+
+    /// Says for whom an endpoint is meant first, where `trafficDistribution` asks for that.
+    fn hint(&self, endpoint: &mut Value) {
+        let wanted = text(&self.value["spec"]["trafficDistribution"]);
+        let named = |value: &Value| value.as_str().map(|name| json!([{ "name": name }]));
+        let zones = named(&endpoint["zone"]);
+        let nodes = named(&endpoint["nodeName"]).filter(|_| wanted == "PreferSameNode");
+        let is_near = matches!(wanted, "PreferClose" | "PreferSameZone" | "PreferSameNode");
+        if let Some(zones) = zones.filter(|_| is_near) {
+            endpoint["hints"]["forZones"] = zones;
+        }
+        if let Some(nodes) = nodes {
+            endpoint["hints"]["forNodes"] = nodes;
+        }
     }
 }
 

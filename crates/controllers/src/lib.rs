@@ -23,6 +23,7 @@ mod pod_garbage_collector;
 mod replica_set;
 mod service;
 mod service_account;
+mod service_load_balancer;
 mod taint_eviction;
 
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use node_lifecycle::NodeLifecycleController;
 pub use pod_garbage_collector::PodGarbageCollector;
 pub use replica_set::ReplicaSetController;
 pub use service_account::{RootCaPublisher, ServiceAccountController};
+pub use service_load_balancer::ServiceLoadBalancerController;
 pub use taint_eviction::TaintEvictionController;
 
 /// Every controller; `root_ca` is the certificate (PEM) that `kube-root-ca.crt` publishes.
@@ -55,6 +57,7 @@ pub fn all(root_ca: &str, rng: &mut Rng) -> Vec<Box<dyn Controller>> {
         Box::new(EndpointsController),
         Box::new(NamespaceController),
         Box::new(ServiceAccountController),
+        Box::new(ServiceLoadBalancerController),
         Box::new(RootCaPublisher::new(root_ca)),
         Box::new(ClusterRoleAggregationController),
         Box::new(NodeLifecycleController::default()),

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 
 use coracle_api::{GroupResource, Object, ObjectKey, Reason, Status};
 use coracle_base::{Instant, Now};
-use coracle_store::{Change, View};
+use coracle_store::{Change, Sweep, View};
 
 use crate::queue::{Queue, Slot};
 use crate::{Action, Context, Controller, Failure, Verb, Watch};
 
 /// How many actions of one key are taken at a time: a step that turns them into requests stays under a millisecond.
 const ACTIONS_MAX: usize = 100;
+/// How many objects of a resync are looked at in one call, for the same reason.
+const OBJECTS_PER_SLICE: usize = 256;
 
 /// The name of one reconcile's actions until they are settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +46,8 @@ pub struct Manager {
     watches: Vec<(usize, Watch)>,
     /// The places in `watches` of those that a resource is for, worked out when its first object changes.
     interested: BTreeMap<GroupResource, Vec<usize>>,
+    /// What of a resync is still to be looked at.
+    sweep: Sweep,
     queue: Queue,
     in_flight: BTreeMap<WorkId, InFlight>,
     /// Keys whose actions are not settled, and whether they changed meanwhile.
@@ -63,6 +67,7 @@ impl Manager {
             controllers,
             watches,
             interested: BTreeMap::new(),
+            sweep: Sweep::default(),
             queue: Queue::default(),
             in_flight: BTreeMap::new(),
             busy: BTreeMap::new(),
@@ -77,14 +82,18 @@ impl Manager {
         }
     }
 
-    /// Asks for everything there is: what a new leader begins with.
+    /// Asks for everything there is: what a new leader begins with. [`Self::next`] looks at it, a slice at a time.
     pub fn resync(&mut self, view: &View) {
-        for resource in view.resources() {
-            let wanted = |(_, watch): &(usize, Watch)| watch.on.includes(&resource);
-            if !self.watches.iter().any(wanted) {
-                continue;
-            }
-            for object in view.list(&resource, None) {
+        let wanted = |resource: &GroupResource| self.watches.iter().any(|(_, watch)| watch.on.includes(resource));
+        self.sweep = Sweep::of(view.resources().into_iter().filter(wanted));
+    }
+
+    fn sweep(&mut self, view: &View) {
+        let mut room = OBJECTS_PER_SLICE;
+        while room > 0 && !self.sweep.is_over() {
+            let slice = self.sweep.next(view, room);
+            room -= slice.len();
+            for object in slice {
                 self.wake(view, object);
             }
         }
@@ -107,6 +116,7 @@ impl Manager {
 
     /// Reconciles at most `budget` keys that are due and returns what they want done.
     pub fn next(&mut self, view: &View, now: Now, budget: usize) -> Vec<Work> {
+        self.sweep(view);
         let mut works = Vec::new();
         for _ in 0..budget {
             let Some(slot) = self.queue.pop(now.mono) else { break };
@@ -142,7 +152,7 @@ impl Manager {
 
     /// When [`Self::next`] has something to do: the origin means at once.
     pub fn next_wakeup(&self) -> Option<Instant> {
-        self.queue.next_wakeup()
+        if self.sweep.is_over() { self.queue.next_wakeup() } else { Some(Instant::ZERO) }
     }
 
     /// How many keys wait, now or for a timer, and how many are in flight.

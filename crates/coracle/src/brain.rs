@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::memory_disk::MemoryDisk;
 use crate::peers::{Peers, SentSnapshot};
 use crate::process::Process;
-use crate::wal::{Job, Wal};
+use crate::wal::{Saving, Wal};
 
 pub(crate) use coracle_engine::Settled;
 
@@ -44,6 +44,8 @@ pub(crate) enum Message {
     Peer(MemberId, PeerMessage),
     /// What was sent to another member lately may be lost.
     Unreachable(MemberId),
+    /// Another member has ended, as far as can be told.
+    Gone(MemberId),
     /// The whole state of another member.
     Snapshot(Box<SentSnapshot>),
     /// That state, durable and read.
@@ -147,6 +149,8 @@ impl Brain {
             }
         }
         self.peers.leave(self.id);
+        // Nobody reads it any more: who waits for room in it, the log's threads among them, goes on.
+        self.inputs.close();
         if let Disk::File(wal) = self.disk {
             wal.close().await;
         }
@@ -192,6 +196,7 @@ impl Brain {
             }
             Message::Peer(from, message) => Input::Peer(from, message),
             Message::Unreachable(member) => Input::Unreachable(member),
+            Message::Gone(member) => Input::Gone(member),
             Message::Snapshot(snapshot) => return self.receive(*snapshot),
             Message::SnapshotReceived(from, message, store) => Input::SnapshotReceived { from, message, store },
             Message::SnapshotSent(to, complete) => Input::SnapshotSent(to, complete),
@@ -273,7 +278,7 @@ impl Brain {
     fn carry_out(&mut self, output: Output) -> Option<PersistId> {
         match output {
             Output::Persist(id, batch) => match &self.disk {
-                Disk::File(wal) => wal.send(Job::Write(id, batch)),
+                Disk::File(wal) => wal.write(id, batch),
                 Disk::Memory(disk) => {
                     disk.write(batch);
                     return Some(id);
@@ -363,7 +368,7 @@ impl Brain {
 
     fn save_snapshot(&self, index: u64, term: u64, view: View) {
         match &self.disk {
-            Disk::File(wal) => wal.send(Job::Snapshot { index, term, view }),
+            Disk::File(wal) => wal.save(Saving { index, term, view }),
             Disk::Memory(disk) => {
                 let (disk, brain) = (Arc::clone(disk), self.process.brain.clone());
                 self.requests.spawn(async move {

@@ -1,7 +1,6 @@
 //! How a cluster is set up and started.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -22,7 +21,9 @@ use crate::audit::{AuditLog, AuditOptions};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::data_directory::DataDirectory;
+use crate::dns::DnsOptions;
 use crate::identity::Identity;
+use crate::ingress::IngressOptions;
 use crate::join::{self, JoinOptions};
 use crate::limits::Limits;
 use crate::member::{Member, Site};
@@ -33,6 +34,14 @@ use crate::tls::random_token;
 use crate::wal::{self, Life};
 use crate::{Error, ErrorKind, http, settings};
 
+mod machine;
+
+use machine::hostname;
+#[cfg(feature = "docker")]
+use machine::machine_resolver;
+#[cfg(feature = "wasm")]
+use machine::{describe_machine, machine_capacity};
+
 /// How long a start may take before it is given up.
 const START_WAIT: Duration = Duration::from_secs(30);
 /// How many orders about members wait.
@@ -41,6 +50,9 @@ const ORDERS_MAX: usize = 16;
 const MEMBERS_MAX: u64 = 7;
 /// The wall time at which virtual time begins, the same in every run: 2026-01-01T00:00:00Z.
 const VIRTUAL_START: Timestamp = Timestamp::from_secs(1_767_225_600);
+/// The most processes and threads of a container, so that one that forks without end is alone with it.
+#[cfg(feature = "docker")]
+const PROCESSES_MAX: u32 = 4_096;
 /// What a node has under virtual time.
 #[cfg(feature = "wasm")]
 const VIRTUAL_CAPACITY: Capacity = Capacity { cpu_millis: 4_000, memory: 8 << 30, pods: 110 };
@@ -88,6 +100,9 @@ pub struct ClusterBuilder {
     images: Vec<Image>,
     capacity: Option<Capacity>,
     node_port_address: Option<IpAddr>,
+    dns: DnsOptions,
+    host_network: bool,
+    ingress: IngressOptions,
     descriptions: Option<fn() -> String>,
     limits: Limits,
     join: Option<JoinOptions>,
@@ -96,6 +111,10 @@ pub struct ClusterBuilder {
     settings: serde_json::Map<String, serde_json::Value>,
     start_timeout: Option<Duration>,
     audit: Option<AuditOptions>,
+    #[cfg(feature = "docker")]
+    docker: Option<PathBuf>,
+    #[cfg(feature = "wasm")]
+    registries: crate::Registries,
 }
 
 impl ClusterBuilder {
@@ -252,6 +271,44 @@ impl ClusterBuilder {
         self
     }
 
+    /// Serves the cluster's DNS at this address, over UDP and TCP; port 0 takes any free one ([`Cluster::dns_address`]). Pods have it without:
+    /// WebAssembly pods in the process, containers at the address of the Service `kube-dns`.
+    #[must_use]
+    pub fn dns_address(mut self, address: SocketAddr) -> Self {
+        self.dns.address = Some(address);
+        self
+    }
+
+    /// Asks this resolver for names outside the cluster, and others that are named so, instead of the machine's own.
+    #[must_use]
+    pub fn dns_upstream(mut self, resolver: SocketAddr) -> Self {
+        self.dns.upstreams.push(resolver);
+        self
+    }
+
+    /// Leads this machine and its containers to Services and pods by their addresses, where the process may change the network (Linux, root):
+    /// by one nftables table and two routes of its own, which go with the cluster. One process of a machine can. Nodes have a condition
+    /// `coracle.dev/HostNetwork` that says how it is.
+    #[must_use]
+    pub fn host_network(mut self) -> Self {
+        self.host_network = true;
+        self
+    }
+
+    /// Serves Ingresses over HTTP at this address, on every node, as soon as there is one.
+    #[must_use]
+    pub fn ingress_http(mut self, address: SocketAddr) -> Self {
+        self.ingress.http = Some(address);
+        self
+    }
+
+    /// Serves Ingresses over HTTPS at this address, on every node, as soon as there is one.
+    #[must_use]
+    pub fn ingress_https(mut self, address: SocketAddr) -> Self {
+        self.ingress.https = Some(address);
+        self
+    }
+
     /// Gives the OpenAPI documents, and with them `kubectl explain`, descriptions of types and fields: a text in the form of
     /// [`coracle_api::openapi::DescriptionTable`], asked for when a client first reads such a document. Without it they have
     /// none, because the texts of all kinds are a megabyte that few programs need.
@@ -272,6 +329,28 @@ impl ClusterBuilder {
     #[must_use]
     pub fn audit(mut self, options: AuditOptions) -> Self {
         self.audit = Some(options);
+        self
+    }
+
+    /// Runs containers beside WebAssembly, on the Docker Engine that listens at this socket (mostly `/var/run/docker.sock`). It need not be
+    /// there yet: the node looks for it, and says in a condition what is missing. Containers are removed when the cluster stops, and run on
+    /// when the process is killed: the next one takes them over.
+    ///
+    /// A pod is a container when its RuntimeClass says so (handlers `docker` and `runc`), or when its first image is no WebAssembly: the
+    /// node's own store is looked into first, then Docker's, and then the registry is asked what it is. This is for Linux, as root.
+    #[cfg(feature = "docker")]
+    #[must_use]
+    pub fn docker(mut self, socket: impl Into<PathBuf>) -> Self {
+        self.docker = Some(socket.into());
+        self
+    }
+
+    /// How nodes reach registries: mirrors, plain HTTP, authorities. Without it by HTTPS under their own names, and those on this machine by
+    /// HTTP. Under virtual time no registry is reached.
+    #[cfg(feature = "wasm")]
+    #[must_use]
+    pub fn registries(mut self, registries: crate::Registries) -> Self {
+        self.registries = registries;
         self
     }
 
@@ -418,6 +497,18 @@ impl ClusterBuilder {
         self.descriptions
     }
 
+    pub(crate) fn wants_host_network(&self) -> bool {
+        self.host_network
+    }
+
+    pub(crate) fn ingress_options(&self) -> IngressOptions {
+        self.ingress
+    }
+
+    pub(crate) fn dns_options(&self) -> &DnsOptions {
+        &self.dns
+    }
+
     pub(crate) fn node_ports(&self) -> Option<IpAddr> {
         self.node_port_address.or_else(|| self.listen.map(|address| address.ip()))
     }
@@ -531,6 +622,11 @@ impl ClusterBuilder {
         let (directory, address) = (site.directory_of(id), site.node_address(id));
         let mut config = NodeConfig::new(site.name_of(id));
         config.service_account_tokens = true;
+        #[cfg(target_os = "linux")]
+        if self.host_network && crate::host_network::missing().is_none() {
+            // Where the host's network leads there, containers ask the cluster's DNS.
+            config.cluster_dns = crate::dns::address(&process.view()).into_iter().collect();
+        }
         config.container_runtime_version = format!("wasmtime://{}", coracle_runtime_wasm::WASMTIME_VERSION);
         let placement = match self.clock {
             ClusterClock::System => {
@@ -555,8 +651,7 @@ impl ClusterBuilder {
             process: Arc::downgrade(process),
         });
         let folder = directory.as_ref().map(DataDirectory::path);
-        let runtime = crate::images::start_wasm(folder, placement, self.images.clone(), host)?;
-        process.images.set(&config.name, Arc::clone(&runtime), &self.images);
+        let runtime = self.runtimes(process, site, folder, placement, host, &mut config)?;
         let (keeper, checkpoint) = match directory {
             Some(directory) => {
                 let (keeper, checkpoint) = Keeper::open(directory, &config.name);
@@ -566,6 +661,65 @@ impl ClusterBuilder {
         };
         let agent = NodeAgent::new(config.clone(), checkpoint, process.fork_rng());
         Ok(Joining { name: config.name, agent, runtime: Carrier::Real(runtime), keeper })
+    }
+
+    /// Starts the runtimes of a node, and says in its configuration what they are.
+    #[cfg(feature = "wasm")]
+    fn runtimes(
+        &self,
+        process: &Process,
+        site: &Site,
+        folder: Option<&Path>,
+        placement: coracle_runtime_wasm::Placement,
+        host: Arc<dyn coracle_node::runtime::RuntimeHost>,
+        config: &mut NodeConfig,
+    ) -> Result<Arc<dyn coracle_node::runtime::Runtime>, Error> {
+        #[cfg(feature = "docker")]
+        if let (Some(socket), ClusterClock::System) = (&self.docker, self.clock) {
+            return self.with_docker(process, site, folder, placement, host, config, socket);
+        }
+        let _ = (site, config.name.as_str());
+        let wasm = crate::images::start_wasm(folder, placement, self.images.clone(), self.registries.0.clone(), host)?;
+        process.images.set(&config.name, Arc::clone(&wasm), &self.images);
+        Ok(wasm)
+    }
+
+    #[cfg(feature = "docker")]
+    #[expect(clippy::too_many_arguments, reason = "what a node is made of, handed on")]
+    fn with_docker(
+        &self,
+        process: &Process,
+        site: &Site,
+        folder: Option<&Path>,
+        placement: coracle_runtime_wasm::Placement,
+        host: Arc<dyn coracle_node::runtime::RuntimeHost>,
+        config: &mut NodeConfig,
+        socket: &Path,
+    ) -> Result<Arc<dyn coracle_node::runtime::Runtime>, Error> {
+        use coracle_node::RuntimeInfo;
+        use coracle_node::runtime::RuntimeKind;
+        use coracle_runtime_docker::{DockerOptions, DockerRuntime};
+
+        use crate::node::{Known, Part, Runtimes};
+
+        let known = Arc::new(Known::default());
+        let part = |runtime| Arc::new(Part { runtime, host: Arc::clone(&host), known: Arc::clone(&known) });
+        let registries = self.registries.0.clone();
+        let images = self.images.clone();
+        let wasm = crate::images::start_wasm(folder, placement, images, registries, part(RuntimeKind::Wasm))?;
+        process.images.set(&config.name, Arc::clone(&wasm), &self.images);
+        let mut options = DockerOptions::new(site.identity.short_name(), &config.name, config.pod_range);
+        socket.clone_into(&mut options.socket);
+        options.state_dir = folder.map(|folder| folder.join("docker"));
+        let docker = DockerRuntime::new(options, part(RuntimeKind::Container)).map_err(|source| {
+            Error::new(ErrorKind::Runtime, "the container runtime cannot be started").because(source)
+        })?;
+        known.set_docker(&docker);
+        process.images.set_docker(&config.name, Arc::clone(&docker));
+        config.runtimes.insert(RuntimeKind::Container, RuntimeInfo::docker());
+        config.resolver = machine_resolver();
+        config.processes_max = Some(PROCESSES_MAX);
+        Ok(Arc::new(Runtimes { wasm, docker, known }))
     }
 
     #[cfg(not(feature = "wasm"))]
@@ -625,38 +779,4 @@ fn own_cluster(directory: &DataDirectory) -> String {
 fn random_seed() -> Result<u64, Error> {
     let token = random_token()?;
     u64::from_str_radix(&token[..16], 16).map_err(|_| Error::randomness())
-}
-
-fn hostname() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim().to_lowercase();
-    if coracle_api::selector::is_dns_subdomain(&name) { name } else { "coracle".into() }
-}
-
-/// The machine's cores and memory.
-#[cfg(feature = "wasm")]
-fn machine_capacity() -> Capacity {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) as u64;
-    let memory = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let kibibytes = text.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok()?;
-        Some(kibibytes << 10)
-    });
-    Capacity { cpu_millis: cores * 1000, memory: memory.unwrap_or(4 << 30), pods: 110 }
-}
-
-#[cfg(feature = "wasm")]
-fn describe_machine(config: &mut NodeConfig) {
-    config.architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64".into(),
-        "aarch64" => "arm64".into(),
-        other => other.into(),
-    };
-    config.operating_system =
-        if std::env::consts::OS == "macos" { "darwin".into() } else { std::env::consts::OS.into() };
-    if let Ok(version) = fs::read_to_string("/proc/sys/kernel/osrelease") {
-        config.kernel_version = version.trim().into();
-    }
-    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-    config.machine_id = read("/etc/machine-id");
-    config.boot_id = read("/proc/sys/kernel/random/boot_id");
 }

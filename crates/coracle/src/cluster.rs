@@ -39,6 +39,8 @@ pub struct Cluster {
     members: RwLock<BTreeMap<MemberId, Member>>,
     /// Members that were killed and still write what they have.
     ending: Mutex<BTreeMap<MemberId, JoinHandle<()>>>,
+    /// Where the DNS is served.
+    dns_address: Mutex<Option<SocketAddr>>,
     /// The member that was asked last: it answers, if only that it stops, when none runs.
     last: Mutex<Arc<Process>>,
 }
@@ -58,7 +60,7 @@ impl Cluster {
     pub(crate) fn new(site: Arc<Site>, members: BTreeMap<MemberId, Member>) -> Self {
         let first = members.values().next().map(|member| Arc::clone(&member.process));
         let last = Mutex::new(first.expect("a cluster has a member"));
-        Self { site, members: RwLock::new(members), ending: Mutex::default(), last }
+        Self { site, members: RwLock::new(members), ending: Mutex::default(), dns_address: Mutex::default(), last }
     }
 
     /// The first member that runs.
@@ -125,6 +127,22 @@ impl Cluster {
         }
         let opens = if self.site.is_single() { Opens::Always } else { Opens::WhileLeading };
         crate::services::start(member, settings.node_ports(), opens);
+        let ingress = settings.ingress_options();
+        if ingress.http.is_some() || ingress.https.is_some() {
+            crate::ingress::start(member, ingress, opens)?;
+        }
+        #[cfg(target_os = "linux")]
+        if settings.wants_host_network() {
+            crate::host_network::start(member);
+        }
+        if let Some(address) = settings.dns_options().address
+            && Some(member.id) == self.site.members().next()
+        {
+            let own = crate::dns::start(member, address).await.map_err(|source| {
+                Error::new(ErrorKind::Listen, format!("cannot serve the DNS at {address}")).because(source)
+            })?;
+            *self.dns_address.lock().expect(UNBROKEN) = Some(own);
+        }
         Ok(())
     }
 
@@ -178,6 +196,21 @@ impl Cluster {
         let addresses = self.site.addresses.read().expect(UNBROKEN);
         let running = self.members.read().expect(UNBROKEN);
         running.keys().find_map(|id| addresses.get(id)).or_else(|| addresses.values().next()).copied()
+    }
+
+    /// The address that the cluster's DNS is served at, when [`ClusterBuilder::dns_address`] asked for one.
+    pub fn dns_address(&self) -> Option<SocketAddr> {
+        *self.dns_address.lock().expect(UNBROKEN)
+    }
+
+    /// What of the host's network this process cannot have ([`ClusterBuilder::host_network`]), as a sentence.
+    pub fn host_network_missing(&self) -> Option<String> {
+        #[cfg(target_os = "linux")]
+        return crate::host_network::missing();
+        #[cfg(not(target_os = "linux"))]
+        return Some(
+            "only on Linux are containers and this machine led to Services and pods by their addresses".into(),
+        );
     }
 
     /// The bearer token of the user `admin`.

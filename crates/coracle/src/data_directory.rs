@@ -170,9 +170,9 @@ pub fn rotate_keys(directory: &Path) -> Result<(), Error> {
     let logs = logs.collect::<Result<Vec<_>, Error>>()?;
     directory.sealer.rotate()?;
     reseal(&directory, &PRIVATE_KEYS.map(str::to_owned))?;
-    for (folder, database) in logs {
+    for (folder, mut log) in logs {
         let member = directory.folder(folder);
-        crate::wal::reseal(&member, &database)?;
+        crate::wal::reseal(&member, &mut log)?;
         reseal(&member, &sealed_files(&member.path)?)?;
     }
     directory.sealer.forget_older()

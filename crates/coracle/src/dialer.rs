@@ -3,61 +3,118 @@
 //! For Wasm pods the network is virtual: a connection is a pair of byte streams in the process, and nothing touches the
 //! operating system unless the destination is outside the cluster.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_api::resources::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
 use coracle_api::{Object, ObjectKey, Uid};
 use coracle_node::runtime::{ByteStream, Destination, OpenError, StreamSpec};
 use coracle_store::View;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
+use crate::dns;
 use crate::process::Process;
 
+mod datagrams;
 mod endpoints;
 mod handover;
 mod names;
+mod policy;
+mod turns;
 
-use endpoints::Endpoint;
-use endpoints::Unroutable;
-pub(crate) use endpoints::{has_endpoints, node_ports, service_port};
+pub(crate) use datagrams::{DATAGRAM_MAX, dial_datagrams, read_datagram, still_takes, write_datagram};
+use endpoints::{Endpoint, Unroutable};
+pub(crate) use endpoints::{
+    Published, Service, external_name, has_endpoints, published, published_in, ready_on, service, service_at,
+    service_port,
+};
 use handover::ServiceStream;
 use names::Name;
+pub(crate) use policy::{End, is_within};
+pub(crate) use turns::Turns;
 
 /// How long a connection that leaves the process may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection waits for new endpoints when all that are known refuse it: a pod that ends refuses before its
 /// endpoint is taken out, which takes milliseconds.
 const ENDPOINTS_WAIT: Duration = Duration::from_secs(2);
-/// How many services' turns are remembered; beyond, all begin anew.
-const TURNS_MAX: usize = 10_000;
 
-/// A port of a service, and who connects: a pod's uid or a client's address, by which a service may keep clients with a pod.
+/// What is spoken at a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub(crate) enum Protocol {
+    /// A stream of bytes.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// How a client comes to a service, which says whose traffic policy holds for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// By the service's own address or name, on this node: `internalTrafficPolicy`.
+    Inside(String),
+    /// By a node port, or an address that it has outside, on this node: `externalTrafficPolicy`.
+    Outside(String),
+    /// By the API server, or as a pod by an address from outside: wherever the endpoints are.
+    Anyhow,
+}
+
+/// A port of a service, and who connects.
 #[derive(Clone, Debug)]
 pub(crate) struct ServicePort {
     pub(crate) service: ObjectKey,
     pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    /// A pod's uid or a client's address, by which a service may keep clients with a pod.
     pub(crate) peer: String,
+    pub(crate) via: Via,
+    /// The end that connects, as policies know it.
+    pub(crate) from: End,
 }
 
-/// Whose turn it is among each service's endpoints.
-#[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<BTreeMap<ObjectKey, usize>>);
+/// What somebody means who asks for an address.
+#[derive(Clone, Debug)]
+pub(crate) enum Meant {
+    /// A port of a service.
+    Service(ServicePort),
+    /// Just that address; and who wants to go there.
+    Address(SocketAddr, End),
+}
 
-impl Turns {
-    fn next(&self, service: &ObjectKey) -> usize {
-        let mut turns = self.0.lock().expect("nothing panics while it holds the lock");
-        if turns.len() >= TURNS_MAX && !turns.contains_key(service) {
-            turns.clear();
-        }
-        let turn = turns.entry(service.clone()).or_default();
-        *turn = turn.wrapping_add(1);
-        *turn
+/// What the host or one of its containers means by an address.
+pub(crate) fn meant(process: &Process, from: IpAddr, to: SocketAddr, protocol: Protocol) -> Meant {
+    let view = process.view();
+    let end = end_at(process, &view, from);
+    let service = |service, via| {
+        let (from, peer) = (end.clone(), from.to_string());
+        Meant::Service(ServicePort { service, port: to.port(), protocol, peer, via, from })
+    };
+    match endpoints::service_at(&view, to.ip()) {
+        Some(key) => service(key, Via::Inside(process.node.clone())),
+        None => match endpoints::service_outside(&view, to.ip(), to.port(), protocol) {
+            Some(key) => service(key, Via::Anyhow),
+            None => Meant::Address(to, end.clone()),
+        },
     }
+}
+
+/// A connection to what is meant, inside the cluster.
+pub(crate) async fn dial_meant(process: &Arc<Process>, meant: &Meant) -> Result<ByteStream, OpenError> {
+    match meant {
+        Meant::Service(port) => dial_service(process, port.clone()).await,
+        Meant::Address(address, from) => dial_address(process, from, address.ip(), address.port(), Protocol::Tcp).await,
+    }
+}
+
+/// Whether an address is an external one of a service.
+pub(crate) fn is_external(view: &View, address: IpAddr) -> bool {
+    let has = |service: &Service| service.outer_addresses().any(|outer| outer == address);
+    view.list(&SERVICES, None).any(|object| view.decode(object).is_some_and(|service| has(&service)))
 }
 
 /// A connection that a guest opens.
@@ -68,20 +125,28 @@ pub(crate) async fn dial_from_pod(
 ) -> Result<ByteStream, OpenError> {
     let view = process.view();
     let port = to.port;
-    let service = |service| ServicePort { service, port, peer: from.to_string() };
+    let end = End::Pod(from.clone());
+    let service_via = |service, via| {
+        let (from, peer) = (end.clone(), from.to_string());
+        ServicePort { service, port, protocol: Protocol::Tcp, peer, via, from }
+    };
+    let service = |service| service_via(service, Via::Inside(node_of(&view, from)));
     match meaning(&view, from, &to.host) {
         Name::Address(address) if address.is_loopback() => own_port(process, &view, from, port).await,
         Name::Address(address) => match endpoints::service_at(&view, address) {
             Some(key) => dial_service(process, service(key)).await,
-            None => dial_address(process, address, port).await,
+            None => match endpoints::service_outside(&view, address, port, Protocol::Tcp) {
+                Some(key) => dial_service(process, service_via(key, Via::Anyhow)).await,
+                None => dial_address(process, &end, address, port, Protocol::Tcp).await,
+            },
         },
         Name::Service(key) => dial_service(process, service(key)).await,
-        Name::Pod(key, hostname) => {
-            let ready = endpoints::of_host(&view, &key, &hostname, port);
+        Name::Endpoint(key, label) => {
+            let ready = endpoints::of_label(&view, &key, &label, port);
             let endpoint = ready.into_iter().next().ok_or_else(|| no_such_host(&to.host))?;
-            open(process, &endpoint).await
+            open(process, &end, &endpoint).await
         }
-        Name::Outside(name) => outside(&name, port).await,
+        Name::Outside(name) => outside(process, &end, &name, port).await,
         Name::Unknown => Err(no_such_host(&to.host)),
     }
 }
@@ -102,20 +167,37 @@ pub(crate) async fn dial_service(process: &Arc<Process>, to: ServicePort) -> Res
 }
 
 /// A connection to a port of a pod, wherever its node is.
-pub(crate) async fn dial_pod(process: &Process, node: &str, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
-    match dial_pod_here(process, node, pod, port) {
+pub(crate) async fn dial_pod(
+    process: &Process,
+    node: &str,
+    pod: &Uid,
+    port: u16,
+    protocol: Protocol,
+) -> Result<ByteStream, OpenError> {
+    match dial_pod_here(process, node, pod, port, protocol).await {
         Err(error) if process.nodes.runtime(node).is_none() => {
-            process.peers.dial(node, pod, port).await.unwrap_or(Err(error))
+            process.peers.dial(node, pod, port, protocol).await.unwrap_or(Err(error))
         }
         dialed => dialed,
     }
 }
 
 /// The same for a pod of this process.
-pub(crate) fn dial_pod_here(process: &Process, node: &str, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
+pub(crate) async fn dial_pod_here(
+    process: &Process,
+    node: &str,
+    pod: &Uid,
+    port: u16,
+    protocol: Protocol,
+) -> Result<ByteStream, OpenError> {
     let runtime =
         process.nodes.runtime(node).ok_or_else(|| OpenError(format!("node {node:?} is not reachable from here")))?;
-    runtime.open(StreamSpec::Port { pod: pod.clone(), port })
+    let pod = pod.clone();
+    let opening = runtime.open(match protocol {
+        Protocol::Tcp => StreamSpec::Port { pod, port },
+        Protocol::Udp => StreamSpec::Datagrams { pod, port },
+    });
+    opening.await
 }
 
 /// The addresses of a name as a guest's resolver sees it: a service's own, or those of a headless one's ready pods.
@@ -126,8 +208,8 @@ pub(crate) fn resolve(view: &View, from: &Uid, name: &str) -> Result<Vec<IpAddr>
             Some(address) => vec![address],
             None => endpoints::addresses(view, &key),
         },
-        Name::Pod(key, hostname) => {
-            endpoints::of_host(view, &key, &hostname, 0).into_iter().map(|endpoint| endpoint.address).collect()
+        Name::Endpoint(key, label) => {
+            endpoints::of_label(view, &key, &label, 0).into_iter().map(|endpoint| endpoint.address).collect()
         }
         Name::Outside(_) | Name::Unknown => Vec::new(),
     };
@@ -140,20 +222,34 @@ async fn connect(process: &Arc<Process>, to: &ServicePort) -> Result<ByteStream,
     if is_api && endpoints::service_port(&process.view(), &to.service, Some(&to.port.to_string())).is_some() {
         return api_server(process).await;
     }
+    if to.service == dns::service() && to.port == dns::PORT {
+        return Ok(dns::connect(process));
+    }
     let deadline = Instant::now() + ENDPOINTS_WAIT;
     let mut views = process.views.clone();
     loop {
         let view = views.borrow_and_update().clone();
         let seen = view.last_change(&ENDPOINT_SLICES);
-        let turn = || process.turns.next(&to.service);
-        let candidates = endpoints::candidates(&view, to, turn).map_err(|error| refused(&view, to, &error))?;
+        let candidates = endpoints::candidates(&view, to).map_err(|error| refused(&view, to, &error))?;
         drop(view);
-        let mut last = OpenError("connection refused".into());
-        for endpoint in candidates {
-            match open(process, &endpoint).await {
-                Ok(stream) => return Ok(stream),
+        let affinity = candidates.affinity;
+        let (mut last, mut is_denied) = (OpenError("connection refused".into()), true);
+        for endpoint in process.turns.order(to, candidates, Instant::now()) {
+            if let Err(denied) = permit_endpoint(process, &to.from, &endpoint, Protocol::Tcp) {
+                last = denied;
+                continue;
+            }
+            is_denied = false;
+            match open(process, &to.from, &endpoint).await {
+                Ok(stream) => {
+                    process.turns.connected(to, &endpoint, affinity, Instant::now());
+                    return Ok(stream);
+                }
                 Err(error) => last = error,
             }
+        }
+        if is_denied {
+            return Err(last);
         }
         let news = views.wait_for(|view| view.last_change(&ENDPOINT_SLICES) != seen);
         match tokio::time::timeout_at(deadline, news).await {
@@ -163,13 +259,34 @@ async fn connect(process: &Arc<Process>, to: &ServicePort) -> Result<ByteStream,
     }
 }
 
-async fn open(process: &Process, endpoint: &Endpoint) -> Result<ByteStream, OpenError> {
+async fn open(process: &Process, from: &End, endpoint: &Endpoint) -> Result<ByteStream, OpenError> {
+    permit_endpoint(process, from, endpoint, Protocol::Tcp)?;
     match &endpoint.pod {
         Some((node, pod)) if process.nodes.runtime(node).is_some() || process.peers.elsewhere(node).is_some() => {
-            dial_pod(process, node, pod, endpoint.port).await
+            dial_pod(process, node, pod, endpoint.port, Protocol::Tcp).await
         }
-        _ => dial_address(process, endpoint.address, endpoint.port).await,
+        _ => dial_address(process, from, endpoint.address, endpoint.port, Protocol::Tcp).await,
     }
+}
+
+/// Whether the policies of the cluster let a connection be.
+fn permit(process: &Process, from: &End, to: &End, port: u16, protocol: Protocol) -> Result<(), OpenError> {
+    policy::check(&process.view(), from, to, port, protocol)
+        .map_err(|denied| OpenError(format!("connect: connection refused: {denied}")))
+}
+
+fn permit_endpoint(process: &Process, from: &End, to: &Endpoint, protocol: Protocol) -> Result<(), OpenError> {
+    let end = to.pod.as_ref().map_or(End::Address(to.address), |(_, pod)| End::Pod(pod.clone()));
+    permit(process, from, &end, to.port, protocol)
+}
+
+/// Who has an address: a pod, a node, or somebody outside.
+pub(crate) fn end_at(process: &Process, view: &View, address: IpAddr) -> End {
+    if let Some((_, pod)) = process.nodes.pod_at(address).or_else(|| pod_with(view, address)) {
+        return End::Pod(pod);
+    }
+    // What the host itself sends into the cluster's ranges may come from them.
+    if process.is_in_cluster(address) || policy::is_node(view, address) { End::Node } else { End::Address(address) }
 }
 
 /// The Service of the API server leads to its socket.
@@ -182,32 +299,51 @@ async fn api_server(process: &Process) -> Result<ByteStream, OpenError> {
 
 /// What a pod calls localhost is itself.
 async fn own_port(process: &Process, view: &View, from: &Uid, port: u16) -> Result<ByteStream, OpenError> {
-    let node = view.by_uid(from).map(|pod| pod.attribute("spec.nodeName").to_owned()).unwrap_or_default();
-    dial_pod(process, &node, from, port).await
+    dial_pod(process, &node_of(view, from), from, port, Protocol::Tcp).await
 }
 
-async fn dial_address(process: &Process, address: IpAddr, port: u16) -> Result<ByteStream, OpenError> {
+async fn dial_address(
+    process: &Process,
+    from: &End,
+    address: IpAddr,
+    port: u16,
+    protocol: Protocol,
+) -> Result<ByteStream, OpenError> {
     if let Some((node, pod)) = process.nodes.pod_at(address) {
-        return dial_pod(process, &node, &pod, port).await;
+        permit(process, from, &End::Pod(pod.clone()), port, protocol)?;
+        return dial_pod(process, &node, &pod, port, protocol).await;
     }
     if let Some((node, pod)) = pod_with(&process.view(), address)
         && process.peers.elsewhere(&node).is_some()
     {
-        return dial_pod(process, &node, &pod, port).await;
+        permit(process, from, &End::Pod(pod.clone()), port, protocol)?;
+        return dial_pod(process, &node, &pod, port, protocol).await;
     }
     let address = SocketAddr::new(address, port);
-    if is_in_cluster(process, address.ip()) {
-        return Err(OpenError(format!("dial tcp {address}: connect: no route to host")));
+    let network = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
+    if process.is_in_cluster(address.ip()) {
+        return Err(OpenError(format!("dial {network} {address}: connect: no route to host")));
     }
-    tcp(address).await
+    permit(process, from, &End::Address(address.ip()), port, protocol)?;
+    match protocol {
+        Protocol::Tcp => tcp(address).await,
+        Protocol::Udp => {
+            let opened = datagrams::by_socket(address).await;
+            opened.map_err(|error| OpenError(format!("dial {network} {address}: {error}")))
+        }
+    }
 }
 
 /// A name outside the cluster. The machine's own loopback is not among what a pod may reach.
-async fn outside(host: &str, port: u16) -> Result<ByteStream, OpenError> {
+async fn outside(process: &Process, from: &End, host: &str, port: u16) -> Result<ByteStream, OpenError> {
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| no_such_host(host))?;
     let mut last = no_such_host(host);
     for address in addresses.filter(|address| !address.ip().is_loopback()) {
-        match tcp(address).await {
+        let dialed = match permit(process, from, &End::Address(address.ip()), port, Protocol::Tcp) {
+            Ok(()) => tcp(address).await,
+            Err(denied) => Err(denied),
+        };
+        match dialed {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -229,14 +365,6 @@ async fn tcp(address: SocketAddr) -> Result<ByteStream, OpenError> {
     };
     let _ = stream.set_nodelay(true);
     Ok(Box::pin(stream.compat()))
-}
-
-/// Whether an address belongs to the pods or services, so that it must not be looked for outside.
-fn is_in_cluster(process: &Process, address: IpAddr) -> bool {
-    let IpAddr::V4(address) = address else { return false };
-    let options = &process.options;
-    has_prefix(address, options.pod_network, options.pod_prefix)
-        || has_prefix(address, options.service_network, options.service_prefix)
 }
 
 /// A service that leads nowhere refuses, as kube-proxy does for it.
@@ -262,6 +390,11 @@ fn namespace_of(view: &View, pod: &Uid) -> String {
     view.by_uid(pod).map(|pod| pod.key().namespace.to_string()).unwrap_or_default()
 }
 
+/// The node that a pod is bound to.
+fn node_of(view: &View, pod: &Uid) -> String {
+    view.by_uid(pod).map(|pod| pod.attribute("spec.nodeName").to_owned()).unwrap_or_default()
+}
+
 /// The node and uid of the pod that has an address, by the range of its node.
 fn pod_with(view: &View, address: IpAddr) -> Option<(String, Uid)> {
     let range = |node: &Arc<Object>| node.value(None)["spec"]["podCIDR"].as_str().map(str::to_owned);
@@ -277,12 +410,9 @@ fn pod_with(view: &View, address: IpAddr) -> Option<(String, Uid)> {
     Some((node, uid))
 }
 
-/// Whether a range in CIDR notation has an address.
-fn is_within(range: &str, address: IpAddr) -> bool {
-    let IpAddr::V4(address) = address else { return false };
-    let parsed =
-        range.split_once('/').and_then(|(network, prefix)| Some((network.parse().ok()?, prefix.parse().ok()?)));
-    parsed.is_some_and(|(network, prefix)| has_prefix(address, network, prefix))
+/// Whether a range has an address.
+pub(crate) fn has_address((network, prefix): (Ipv4Addr, u8), address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(address) if has_prefix(address, network, prefix))
 }
 
 fn has_prefix(address: Ipv4Addr, network: Ipv4Addr, prefix: u8) -> bool {

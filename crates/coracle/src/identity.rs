@@ -56,6 +56,15 @@ impl Identity {
         })
     }
 
+    /// What tells this cluster from others on the same machine: a few digits of its authority's digest.
+    #[cfg(feature = "docker")]
+    pub(crate) fn short_name(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+
+        let digest = Sha256::digest(self.authority.certificate.as_bytes());
+        digest.iter().take(4).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
+
     /// That of a data directory, made where there is none. Private keys are sealed; the certificate and the administrator's token are
     /// what other programs of this user find the cluster with.
     pub(crate) fn kept_in(directory: &DataDirectory) -> Result<Self, Error> {

@@ -15,8 +15,35 @@ pub struct ImageRecord {
     pub digest: String,
     /// Its size in bytes.
     pub size: u64,
-    /// When it was imported, RFC 3339; empty: it is built into the program.
+    /// When it was imported, or made, RFC 3339; empty: it is built into the program.
     pub created: String,
+    /// What runs it, whose store it is in: `wasm` or `docker`.
+    #[serde(default = "wasm_store")]
+    pub runtime: String,
+}
+
+fn wasm_store() -> String {
+    "wasm".into()
+}
+
+/// What an image is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageDetails {
+    /// As a list has it.
+    #[serde(flatten)]
+    pub record: ImageRecord,
+    /// The digest of the manifest that it was fetched by, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// What it is as a program, in words.
+    pub world: String,
+    /// The interfaces or functions that it exports.
+    pub exports: Vec<String>,
+    /// Those that it imports.
+    pub imports: Vec<String>,
+    /// The size of its compiled code in bytes; 0: it was not compiled yet, or is compiled in memory only.
+    pub compiled_size: u64,
 }
 
 #[cfg(feature = "wasm")]
@@ -29,7 +56,7 @@ mod wasm {
     use coracle_runtime_wasm::{Placement, WasmOptions, WasmRuntime};
     use sha2::{Digest as _, Sha256};
 
-    use super::{ImageRecord, Reason, Status, no_store};
+    use super::{ImageDetails, ImageRecord, Reason, Status, no_store};
     use crate::builder::Image;
     use crate::{Error, ErrorKind};
 
@@ -37,6 +64,8 @@ mod wasm {
     #[derive(Debug, Default)]
     pub(crate) struct Images {
         runtimes: RwLock<BTreeMap<String, Arc<WasmRuntime>>>,
+        #[cfg(feature = "docker")]
+        docker: RwLock<BTreeMap<String, Arc<coracle_runtime_docker::DockerRuntime>>>,
         builtin: OnceLock<Vec<ImageRecord>>,
     }
 
@@ -47,8 +76,29 @@ mod wasm {
             self.runtimes.write().expect("nothing panics while it holds the lock").insert(node.to_owned(), runtime);
         }
 
+        /// A node runs containers, too.
+        #[cfg(feature = "docker")]
+        pub(crate) fn set_docker(&self, node: &str, runtime: Arc<coracle_runtime_docker::DockerRuntime>) {
+            self.docker.write().expect("nothing panics while it holds the lock").insert(node.to_owned(), runtime);
+        }
+
+        /// The images of Docker's store, which the nodes of a process share; none where it cannot be asked.
+        pub(crate) async fn list_containers(&self) -> Vec<ImageRecord> {
+            #[cfg(feature = "docker")]
+            {
+                let docker =
+                    self.docker.read().expect("nothing panics while it holds the lock").values().next().cloned();
+                let Some(docker) = docker else { return Vec::new() };
+                docker.images().await.unwrap_or_default().into_iter().map(docker_record).collect()
+            }
+            #[cfg(not(feature = "docker"))]
+            Vec::new()
+        }
+
         /// A node is gone.
         pub(crate) fn forget(&self, node: &str) {
+            #[cfg(feature = "docker")]
+            self.docker.write().expect("nothing panics while it holds the lock").remove(node);
             self.runtimes.write().expect("nothing panics while it holds the lock").remove(node);
         }
 
@@ -81,6 +131,10 @@ mod wasm {
             Ok(images)
         }
 
+        pub(crate) fn inspect(&self, name: &str) -> Result<ImageDetails, Status> {
+            details(name, self.runtime()?.inspect(name))
+        }
+
         pub(crate) fn remove(&self, name: &str) -> Result<(), Status> {
             if self.builtin.get().into_iter().flatten().any(|image| is_same(&image.name, name))
                 && self.runtime()?.list().iter().all(|image| !is_same(&image.name, name))
@@ -95,10 +149,30 @@ mod wasm {
         }
     }
 
+    pub(super) fn details(
+        name: &str,
+        found: Result<Option<coracle_runtime_wasm::ImageDetails>, coracle_runtime_wasm::Error>,
+    ) -> Result<ImageDetails, Status> {
+        let found = found.map_err(|error| refused(&error))?;
+        let found = found.ok_or_else(|| not_found(name))?;
+        Ok(ImageDetails {
+            manifest: found.image.manifest.clone(),
+            record: record(found.image),
+            world: found.inspection.world().to_owned(),
+            exports: found.inspection.exports,
+            imports: found.inspection.imports,
+            compiled_size: found.compiled_size,
+        })
+    }
+
+    fn not_found(name: &str) -> Status {
+        Status::failure(404, Some(Reason::NotFound), format!("image {name:?} not found"))
+    }
+
     pub(super) fn removed(name: &str, result: Result<bool, coracle_runtime_wasm::Error>) -> Result<(), Status> {
         match result {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Status::failure(404, Some(Reason::NotFound), format!("image {name:?} not found"))),
+            Ok(false) => Err(not_found(name)),
             Err(error) => Err(refused(&error)),
         }
     }
@@ -107,10 +181,23 @@ mod wasm {
         Status::bad_request(sentence(error))
     }
 
+    #[cfg(feature = "docker")]
+    fn docker_record(image: coracle_runtime_docker::DockerImage) -> ImageRecord {
+        let coracle_runtime_docker::DockerImage { name, id, size, created, .. } = image;
+        let created = coracle_base::Timestamp::from_secs(created).rfc3339();
+        ImageRecord { name, digest: id, size, created, runtime: "docker".into() }
+    }
+
     fn builtin_record(image: &Image) -> ImageRecord {
         let digest =
             Sha256::digest(&image.bytes).iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"));
-        ImageRecord { name: image.name.clone(), digest, size: image.bytes.len() as u64, created: String::new() }
+        ImageRecord {
+            name: image.name.clone(),
+            digest,
+            size: image.bytes.len() as u64,
+            created: String::new(),
+            runtime: super::wasm_store(),
+        }
     }
 
     /// Whether two names are of the same image, however they are written.
@@ -121,7 +208,9 @@ mod wasm {
 
     pub(super) fn record(image: coracle_runtime_wasm::Image) -> ImageRecord {
         let coracle_runtime_wasm::Image { name, digest, size, created, .. } = image;
-        ImageRecord { name, digest, size, created: created.rfc3339() }
+        let builtin = created == coracle_base::Timestamp::EPOCH;
+        let created = if builtin { String::new() } else { created.rfc3339() };
+        ImageRecord { name, digest, size, created, runtime: super::wasm_store() }
     }
 
     /// An error with its causes, in one line.
@@ -141,11 +230,13 @@ mod wasm {
         directory: Option<&Path>,
         placement: Placement,
         builtin: Vec<Image>,
+        registries: coracle_runtime_wasm::Registries,
         host: Arc<dyn RuntimeHost>,
     ) -> Result<Arc<WasmRuntime>, Error> {
         let mut options = WasmOptions::default();
         options.state_dir = directory.map(|directory| directory.join("wasm"));
         options.placement = placement;
+        options.registries = Some(registries);
         if !builtin.is_empty() {
             options.builtin_images = Some(Arc::new(move |name: &str| find(&builtin, name)));
         }
@@ -175,11 +266,19 @@ pub(crate) struct Images;
 impl Images {
     pub(crate) fn forget(&self, _node: &str) {}
 
+    pub(crate) async fn list_containers(&self) -> Vec<ImageRecord> {
+        Vec::new()
+    }
+
     pub(crate) fn import(&self, _name: &str, _bytes: &[u8]) -> Result<ImageRecord, Status> {
         Err(no_store())
     }
 
     pub(crate) fn list(&self) -> Result<Vec<ImageRecord>, Status> {
+        Err(no_store())
+    }
+
+    pub(crate) fn inspect(&self, _name: &str) -> Result<ImageDetails, Status> {
         Err(no_store())
     }
 
@@ -193,6 +292,8 @@ impl Images {
 pub struct ImageDirectory {
     #[cfg(feature = "wasm")]
     store: coracle_runtime_wasm::ImageStore,
+    #[cfg(feature = "wasm")]
+    compiled: std::path::PathBuf,
 }
 
 impl ImageDirectory {
@@ -206,7 +307,8 @@ impl ImageDirectory {
         let folder = data_dir.join("wasm").join("images");
         let failed =
             |source| crate::Error::new(crate::ErrorKind::DataDirectory, "the images cannot be opened").because(source);
-        Ok(Self { store: coracle_runtime_wasm::ImageStore::open(Some(folder), None).map_err(failed)? })
+        let store = coracle_runtime_wasm::ImageStore::open(Some(folder), None).map_err(failed)?;
+        Ok(Self { store, compiled: data_dir.join("wasm").join("compiled") })
     }
 
     /// Opens the store of a cluster's data directory.
@@ -230,6 +332,21 @@ impl ImageDirectory {
         #[cfg(not(feature = "wasm"))]
         {
             let _ = (name, bytes);
+            Err(no_store().into())
+        }
+    }
+
+    /// What an image is.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, or it cannot be read.
+    pub fn inspect(&self, name: &str) -> Result<ImageDetails, crate::Error> {
+        #[cfg(feature = "wasm")]
+        return Ok(wasm::details(name, self.store.inspect(name, Some(&self.compiled)))?);
+        #[cfg(not(feature = "wasm"))]
+        {
+            let _ = name;
             Err(no_store().into())
         }
     }

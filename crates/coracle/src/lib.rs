@@ -47,10 +47,14 @@ mod clock;
 mod cluster;
 mod data_directory;
 mod dialer;
+mod dns;
 mod error;
+#[cfg(target_os = "linux")]
+mod host_network;
 mod http;
 mod identity;
 mod images;
+mod ingress;
 mod join;
 mod limits;
 mod logs;
@@ -62,10 +66,15 @@ mod peers;
 mod presence;
 mod process;
 mod recovery;
+#[cfg(feature = "wasm")]
+mod registries;
+mod reporter;
 mod seal;
 mod seat;
 mod services;
 mod settings;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod tokens;
 mod tunnel;
@@ -77,9 +86,11 @@ pub use builder::{ClusterBuilder, ClusterClock, Image};
 pub use cluster::{Cluster, ClusterMember, ClusterResult, MemberStatus, object_path};
 pub use data_directory::{delete_data, rotate_keys};
 pub use error::{Error, ErrorKind};
-pub use images::{ImageDirectory, ImageRecord};
+pub use images::{ImageDetails, ImageDirectory, ImageRecord};
 pub use limits::Limits;
 pub use recovery::{Recovered, recover};
+#[cfg(feature = "wasm")]
+pub use registries::{Registries, push_image};
 pub use seat::last_address;
 pub use tls::CertificateRequest;
 

@@ -84,6 +84,25 @@ impl LogStore {
         instances.entry(id.instance).or_insert_with(|| InstanceLog::new(directory.and_then(|d| open(d, id))));
     }
 
+    /// A container of before this process runs on: its log goes on where it was.
+    pub(crate) fn resumed(&self, id: &ContainerId) {
+        self.started(id);
+        let directory = self.directory.get();
+        let mut containers = self.lock();
+        let log = containers.get_mut(&(id.pod.clone(), id.container.clone())).and_then(|all| all.get_mut(&id.instance));
+        if let Some(log) = log.filter(|log| log.ended) {
+            log.resume(directory.and_then(|directory| open(directory, id)));
+        }
+    }
+
+    /// When the last thing that is kept of an instance was written.
+    pub(crate) fn written_until(&self, id: &ContainerId) -> Option<Timestamp> {
+        let containers = self.lock();
+        let log = containers.get(&(id.pod.clone(), id.container.clone()))?.get(&id.instance)?;
+        let unfinished = log.unfinished.values().map(|(at, _)| *at);
+        log.lines.back().map(|line| line.at).into_iter().chain(unfinished).max()
+    }
+
     /// A container wrote something.
     pub(crate) fn append(&self, id: &ContainerId, stream: LogStream, bytes: &[u8], at: Timestamp) {
         let directory = self.directory.get();
@@ -222,6 +241,14 @@ impl InstanceLog {
                 writeln!(file, "{} end F {}", Timestamp::EPOCH.rfc3339_nano(), if failed { "failed" } else { "done" });
         }
         self.file = None;
+        self.tell();
+    }
+
+    /// It was read from the disk as one that had ended, and has not.
+    fn resume(&mut self, file: Option<File>) {
+        self.ended = false;
+        self.written = self.bytes;
+        self.file = file;
         self.tell();
     }
 

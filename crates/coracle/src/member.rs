@@ -29,6 +29,7 @@ use crate::builder::ClusterBuilder;
 use crate::clock::Clock;
 use crate::data_directory::DataDirectory;
 use crate::dialer::Turns;
+use crate::dns::Upstream;
 use crate::http::fair::FairQueue;
 use crate::http::listen::Doors;
 use crate::identity::Identity;
@@ -187,7 +188,7 @@ impl Member {
             (Some(directory), _) => {
                 let found = wal::open(&directory, Some(id), &store)?;
                 let restored = found.raft.map(|raft| Restored { store: found.store, raft });
-                (Disk::File(Wal::start(directory, found.database, brain.clone())?), restored)
+                (Disk::File(Wal::start(directory, found.log, brain.clone())?), restored)
             }
             (None, Some(disk)) => {
                 let restored = disk.restore(&store);
@@ -203,7 +204,7 @@ impl Member {
         authenticator.allow(&site.identity.token, UserInfo::admin("admin"));
         let process = Arc::new(Process {
             clock: site.clock,
-            options,
+            options: Arc::clone(&options),
             authenticator,
             authority: site.identity.authority.clone(),
             backup: BackupSource {
@@ -212,6 +213,7 @@ impl Member {
             },
             brain: brain.clone(),
             views: view,
+            node: site.name_of(id),
             leads: leading.clone(),
             node_address: watch::channel(None).0,
             removed: AtomicBool::new(false),
@@ -223,6 +225,10 @@ impl Member {
             gate: site.gate(),
             nodes: Arc::clone(&site.nodes),
             turns: Turns::default(),
+            upstream: Upstream::new(
+                site.settings.dns_options().upstreams.clone(),
+                (options.service_network, options.service_prefix),
+            ),
             audit: site.audit.clone(),
             requests: FairQueue::new(site.settings.client_limits().clone()),
             images: Arc::clone(&site.images),

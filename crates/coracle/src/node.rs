@@ -15,7 +15,7 @@ use coracle_base::{DelayQueue, Instant, Rng};
 use coracle_engine::NodeFeed;
 use coracle_node::fake::Script;
 use coracle_node::runtime::{Runtime, RuntimeEvent};
-use coracle_node::{Capacity, Checkpoint, Input, NodeAgent, NodeConfig, Output, RequestId, RuntimeFeature};
+use coracle_node::{Capacity, Checkpoint, Input, NodeAgent, NodeConfig, Output, RequestId};
 use coracle_store::View;
 use tokio::sync::mpsc;
 
@@ -27,12 +27,16 @@ mod checkpoint;
 mod events;
 mod fake;
 mod host;
+#[cfg(feature = "docker")]
+mod runtimes;
 
 pub(crate) use checkpoint::{Keeper, private_file};
 use events::EventWriter;
 use fake::FakeNode;
 #[cfg(feature = "wasm")]
 pub(crate) use host::Host;
+#[cfg(feature = "docker")]
+pub(crate) use runtimes::{Known, Part, Runtimes};
 
 /// A Node with this annotation and the value `fake` has no machine behind it: it is kept Ready and its pods are data
 /// (the convention of kwok, <https://kwok.sigs.k8s.io/docs/user/kwok-manage-nodes-and-pods/>).
@@ -170,6 +174,11 @@ impl NodeLoop {
     /// Runs until the cluster stops.
     pub(crate) async fn run(mut self) {
         self.work().await;
+        for seat in self.seats.values() {
+            if let Carrier::Real(runtime) = &seat.carrier {
+                runtime.shutdown().await;
+            }
+        }
         // What ran here is not reached any more.
         for name in self.seats.keys() {
             self.process.nodes.forget(name);
@@ -372,7 +381,12 @@ impl NodeLoop {
 
     fn tick(&mut self) {
         let now = self.process.now();
+        // Each once: an agent that wants to be woken again at once has its turn after what else there is to tell.
+        let mut due = Vec::new();
         while let Some(node) = self.timers.pop(now.mono) {
+            due.push(node);
+        }
+        for node in due {
             for _ in 0..ANSWERS_MAX {
                 if !self.tell_due(&node) {
                     break;
@@ -444,11 +458,8 @@ fn fake_config(node: &Object) -> Option<NodeConfig> {
     if value["metadata"]["annotations"][FAKE_ANNOTATION] != "fake" {
         return None;
     }
-    let mut config = NodeConfig::new(&*node.key().name);
-    config.container_runtime_version = "fake://1".into();
     // Who runs nothing can pretend to run everything.
-    config.features = RuntimeFeature::all();
-    config.runtime_handlers = None;
+    let mut config = NodeConfig::new(&*node.key().name).fake();
     let amount = |name: &str| value["status"]["capacity"][name].as_str().and_then(|text| text.parse::<Quantity>().ok());
     let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
     config.capacity = Capacity {

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::brain::Message;
+use crate::dialer::Protocol;
 
 pub(crate) use network::Network;
 
@@ -60,7 +61,12 @@ impl Peers {
 
     /// A member is gone: nobody hears it, and it hears nobody.
     pub(crate) fn leave(&self, id: MemberId) {
-        self.inputs.write().expect("nothing panics while it holds the lock").remove(&id);
+        let mut inputs = self.inputs.write().expect("nothing panics while it holds the lock");
+        inputs.remove(&id);
+        for others in inputs.values() {
+            // Who has no room for it finds out by silence.
+            let _ = others.try_send(Message::Gone(id));
+        }
     }
 
     /// Others are on other machines.
@@ -118,9 +124,15 @@ impl Peers {
     }
 
     /// A connection to a port of a pod on another machine; `None` when its node is none of another member.
-    pub(crate) async fn dial(&self, node: &str, pod: &Uid, port: u16) -> Option<Result<ByteStream, OpenError>> {
+    pub(crate) async fn dial(
+        &self,
+        node: &str,
+        pod: &Uid,
+        port: u16,
+        protocol: Protocol,
+    ) -> Option<Result<ByteStream, OpenError>> {
         let (network, member) = self.elsewhere(node)?;
-        Some(network.dial(member, node, pod, port).await)
+        Some(network.dial(member, node, pod, port, protocol).await)
     }
 
     fn inputs_of(&self, from: MemberId, to: MemberId) -> Option<mpsc::Sender<Message>> {

@@ -10,7 +10,7 @@ use coracle_apiserver::{
     Heartbeats, Listing, Next, Proposed, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher,
 };
 use coracle_base::{Now, Rng};
-use coracle_engine::needs_read;
+use coracle_engine::{may_prove_itself, needs_read};
 use coracle_raft::MemberId;
 use coracle_store::{Applied, Refused, Transaction, View};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,7 +21,8 @@ use crate::auth::Authenticator;
 use crate::backup::{BackupSource, Pieces};
 use crate::brain::{Message, Settled};
 use crate::clock::Clock;
-use crate::dialer::Turns;
+use crate::dialer::{self, Turns};
+use crate::dns::Upstream;
 use crate::http::fair::FairQueue;
 use crate::images::Images;
 use crate::join::Gate;
@@ -35,6 +36,8 @@ use crate::tls::Authority;
 const REVISION_WAIT: Duration = Duration::from_secs(3);
 /// How long a proposal may take before the client is told that its outcome is not known.
 const PROPOSAL_WAIT: Duration = Duration::from_secs(30);
+/// How many leaders a transaction is offered to, when those before are certain not to have it.
+const LEADERS_TRIED_MAX: usize = 5;
 
 /// What a program is asked to do with one of its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub(crate) struct Process {
     pub(crate) backup: BackupSource,
     pub(crate) brain: mpsc::Sender<Message>,
     pub(crate) views: watch::Receiver<View>,
+    /// The name of this member's node, whether or not it runs pods.
+    pub(crate) node: String,
     /// Whether this member leads.
     pub(crate) leads: watch::Receiver<bool>,
     /// The address of this member's node, where others reach it.
@@ -84,6 +89,8 @@ pub(crate) struct Process {
     pub(crate) gate: Option<Gate>,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) turns: Turns,
+    /// Who knows names outside the cluster.
+    pub(crate) upstream: Upstream,
     /// Where requests are written down.
     pub(crate) audit: Option<Arc<AuditLog>>,
     /// What clients may take.
@@ -114,6 +121,13 @@ impl Process {
         self.views.borrow().clone()
     }
 
+    /// Whether an address belongs to the pods or services, so that it must not be looked for outside.
+    pub(crate) fn is_in_cluster(&self, address: IpAddr) -> bool {
+        let options = &self.options;
+        dialer::has_address((options.pod_network, options.pod_prefix), address)
+            || dialer::has_address((options.service_network, options.service_prefix), address)
+    }
+
     /// A generator of its own for one request or task.
     pub(crate) fn fork_rng(&self) -> Rng {
         self.rng.lock().expect("nothing panics while it draws").fork()
@@ -136,25 +150,38 @@ impl Process {
 
     async fn answer_in_term(&self, request: Request, term: Option<u64>) -> Answer {
         self.served.fetch_add(1, Ordering::Relaxed);
-        if term.is_none()
-            && needs_read(&request)
-            && let Err(status) = self.read().await
-        {
-            return Answer::Response(status.into());
+        let mut waits = term.is_none() && needs_read(&request) && !self.alone.load(Ordering::Relaxed);
+        // A write need not wait: see ``may_prove_itself``. What comes of it otherwise is found again in an up to date view.
+        let again = (waits && may_prove_itself(&request)).then(|| request.clone());
+        if waits && again.is_none() {
+            if let Err(status) = self.read().await {
+                return Answer::Response(status.into());
+            }
+            waits = false;
         }
-        let mut machine = RequestMachine::new(Arc::clone(&self.options), request, self.fork_rng());
-        machine = machine.with_heartbeats(self.heartbeats.clone());
+        let mut machine = self.machine(request);
         let mut resume = Resume::Start;
         loop {
             let view = self.view();
-            resume = match machine.advance(&view, self.now(), resume) {
+            let mut next = machine.advance(&view, self.now(), resume);
+            if std::mem::take(&mut waits)
+                && !matches!(next, Next::Propose(_))
+                && let Some(request) = again.clone()
+            {
+                if let Err(status) = self.read().await {
+                    return Answer::Response(status.into());
+                }
+                machine = self.machine(request);
+                next = machine.advance(&self.view(), self.now(), Resume::Start);
+            }
+            resume = match next {
                 Next::Respond(response) => return Answer::Response(response),
                 Next::List(listing) => return Answer::List(listing),
                 Next::Watch(watcher) => return Answer::Watch(watcher),
                 Next::Tunnel(tunnel) => return Answer::Tunnel(tunnel),
                 Next::Propose(mut transaction) => {
                     transaction.term = term;
-                    match self.propose(transaction).await {
+                    match self.propose_to_a_leader(transaction).await {
                         Ok(outcome) => Resume::Settled(outcome),
                         Err(status) => Resume::Unsettled(status),
                     }
@@ -176,6 +203,11 @@ impl Process {
                 Next::Call(callout) => Resume::Called(self.authenticator.answer(callout)),
             };
         }
+    }
+
+    fn machine(&self, request: Request) -> RequestMachine {
+        RequestMachine::new(Arc::clone(&self.options), request, self.fork_rng())
+            .with_heartbeats(self.heartbeats.clone())
     }
 
     /// A backup of everything that was acknowledged before now, in pieces; sealed with the keys to the data, or with a passphrase.
@@ -227,9 +259,26 @@ impl Process {
         }
     }
 
+    /// Proposes, again where it is certain that nothing was done: while nobody leads, a client waits like one that reads.
+    async fn propose_to_a_leader(&self, transaction: Transaction) -> Result<Result<Applied, Refused>, Status> {
+        if transaction.term.is_some() || self.alone.load(Ordering::Relaxed) {
+            return self.propose(transaction).await;
+        }
+        let deadline = tokio::time::Instant::now() + PROPOSAL_WAIT;
+        for _ in 0..LEADERS_TRIED_MAX {
+            let settled = self.submit(transaction.clone()).await?;
+            match settled_by(settled, deadline).await {
+                Ok(None) => self.read().await?,
+                Ok(Some(outcome)) => return Ok(outcome),
+                Err(status) => return Err(status),
+            }
+        }
+        Err(no_leader())
+    }
+
     pub(crate) async fn propose(&self, transaction: Transaction) -> Result<Result<Applied, Refused>, Status> {
         let settled = self.submit(transaction).await?;
-        settled_by(settled, tokio::time::Instant::now() + PROPOSAL_WAIT).await
+        settled_by(settled, tokio::time::Instant::now() + PROPOSAL_WAIT).await?.ok_or_else(no_leader)
     }
 
     /// Hands all of them over before it waits for the first: they share entries of the log, and their fsync.
@@ -242,7 +291,7 @@ impl Process {
         let mut outcomes = Vec::with_capacity(submitted.len());
         for settled in submitted {
             let outcome = match settled {
-                Ok(settled) => settled_by(settled, deadline).await,
+                Ok(settled) => settled_by(settled, deadline).await.and_then(|outcome| outcome.ok_or_else(no_leader)),
                 Err(status) => Err(status),
             };
             outcomes.push(outcome.map_or_else(Proposed::Unsettled, Proposed::Settled));
@@ -257,13 +306,14 @@ impl Process {
     }
 }
 
+/// What became of a transaction; `None`: there was no leader to take it, and nothing was or will be done of it.
 async fn settled_by(
     settled: oneshot::Receiver<Settled>,
     deadline: tokio::time::Instant,
-) -> Result<Result<Applied, Refused>, Status> {
+) -> Result<Option<Result<Applied, Refused>>, Status> {
     match tokio::time::timeout_at(deadline, settled).await {
-        Ok(Ok(Settled::Applied(outcome))) => Ok(outcome),
-        Ok(Ok(Settled::NotLeader)) => Err(unavailable("there is no leader; try again")),
+        Ok(Ok(Settled::Applied(outcome))) => Ok(Some(outcome)),
+        Ok(Ok(Settled::NotLeader)) => Ok(None),
         Ok(Err(_)) => Err(stopping()),
         Ok(Ok(Settled::Unknown)) | Err(_) => Err(timed_out()),
     }
@@ -271,6 +321,10 @@ async fn settled_by(
 
 fn timed_out() -> Status {
     Status::failure(504, Some(Reason::Timeout), "Timeout: request did not complete within the allotted timeout")
+}
+
+fn no_leader() -> Status {
+    unavailable("there is no leader; try again")
 }
 
 fn stopping() -> Status {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use coracle_engine::{MemberRecord, Wants, found_anew};
 use coracle_raft::{EntryKind, MemberId, Membership, Restored, SnapshotMark, SnapshotPointer};
 use coracle_store::{Entry, Store, StoreOptions};
-use redb::Database;
 
 use crate::data_directory::{DataDirectory, MARK, member_folders};
 use crate::tls::random_token;
@@ -41,7 +40,7 @@ struct Survivor {
     folder: String,
     id: MemberId,
     directory: DataDirectory,
-    database: Database,
+    log: wal::LogFile,
     store: Option<Store>,
     raft: Restored,
 }
@@ -89,7 +88,7 @@ fn read(whole: &DataDirectory, folder: &str) -> Result<Survivor, Error> {
     let found = wal::open(&directory, None, &StoreOptions::default())?;
     let nothing = || Error::new(ErrorKind::Corrupt, format!("the log in {} has nothing", directory.path().display()));
     let (id, raft) = found.member.zip(found.raft).ok_or_else(nothing)?;
-    Ok(Survivor { folder: folder.to_owned(), id, database: found.database, store: found.store, raft, directory })
+    Ok(Survivor { folder: folder.to_owned(), id, log: found.log, store: found.store, raft, directory })
 }
 
 impl Survivor {
@@ -104,7 +103,7 @@ impl Survivor {
 fn found(survivor: Survivor) -> Result<Recovered, Error> {
     let (last_term, index) = survivor.last();
     let survivor_shared = !survivor.folder.is_empty();
-    let Survivor { directory, database, store, raft, id, .. } = survivor;
+    let Survivor { directory, mut log, store, raft, id, .. } = survivor;
     let mut store = store.unwrap_or_else(|| Store::new(StoreOptions::default()));
     for entry in raft.entries.iter().filter(|entry| entry.index > raft.snapshot.mark.index) {
         if entry.kind == EntryKind::Normal && !entry.data.is_empty() {
@@ -125,7 +124,7 @@ fn found(survivor: Survivor) -> Result<Recovered, Error> {
     found_anew(&mut store, term, &record, &random_token()?);
     let mark = SnapshotMark { index: index + 1, term };
     let pointer = SnapshotPointer { mark, membership: Membership::of_voters(&[first]) };
-    wal::begin_anew(&directory, &database, pointer, &store.view())?;
+    wal::begin_anew(&directory, &mut log, pointer, &store.view())?;
     Ok(Recovered {
         member: id.0,
         index,

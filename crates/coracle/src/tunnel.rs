@@ -1,4 +1,4 @@
-//! Byte streams between a client and a pod: logs, port-forwards, and requests passed on.
+//! Byte streams between a client and a pod: logs, commands, port-forwards, and requests passed on.
 
 use std::sync::Arc;
 
@@ -20,9 +20,11 @@ use crate::process::Process;
 
 mod port_forward;
 mod proxy;
+mod session;
 mod spdy;
+mod upgrade;
 
-pub(crate) use proxy::is_proxy;
+pub(crate) use proxy::{drop_hop_by_hop, is_proxy};
 
 /// Joins a client to what its request turned into. The body is that of a request to be passed on.
 pub(crate) async fn respond(
@@ -40,6 +42,10 @@ pub(crate) async fn respond(
             let target = port_forward::Target { process: Arc::clone(process), node, name, uid, _place: place };
             port_forward::respond(target, ports, websocket, parts)
         }
+        TunnelSpec::Session { node, pod: (_, _, pod), container, command, streams } => {
+            let target = session::Target { process: Arc::clone(process), node, pod, container, place };
+            session::respond(target, command, streams, websocket, parts).await
+        }
         TunnelSpec::Proxy { namespace, resource, name, port, https, .. } => {
             let target = proxy::Target { namespace, resource, name, port, https };
             proxy::respond(process, target, parts, body).await
@@ -52,7 +58,9 @@ pub(crate) async fn respond(
 /// not: the dialer reaches it from anywhere.
 pub(crate) fn elsewhere(process: &Process, tunnel: &TunnelSpec) -> Option<(Arc<Network>, MemberId)> {
     match tunnel {
-        TunnelSpec::Log { node, .. } | TunnelSpec::PortForward { node, .. } => process.peers.elsewhere(node),
+        TunnelSpec::Log { node, .. } | TunnelSpec::PortForward { node, .. } | TunnelSpec::Session { node, .. } => {
+            process.peers.elsewhere(node)
+        }
         _ => None,
     }
 }

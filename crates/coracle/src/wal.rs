@@ -1,57 +1,54 @@
-//! The log on disk: one redb file, one fsync a commit, on a thread of its own.
+//! The log on disk: one file, one fsync for all batches that wait, on a thread of its own.
 //!
-//! What is answered as durable is durable: redb commits with `fdatasync`. Snapshots are files beside it, written whole,
-//! synced, renamed, and only then named in the log. Everything but
-//! indexes, terms and kinds of entries is sealed; and because a sealed text is bound to its place, these cannot be changed unnoticed.
+//! What is answered as durable is durable. Snapshots are files beside it, written whole,
+//! synced, renamed, and only then named in the log. Everything is sealed, and bound to its place.
 
 use std::fs;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
 use coracle_raft::{EntryKind, HardState, MemberId, PersistId, Restored, SnapshotMark, SnapshotPointer, WalBatch};
 use coracle_store::{Entry, Store, StoreOptions, View};
-use redb::Database;
+use tokio::sync::oneshot;
 
 use crate::brain::Message;
-use crate::data_directory::{DataDirectory, MARK, private_directory};
-use crate::node::private_file;
+use crate::data_directory::{DataDirectory, MARK};
 use crate::{Error, ErrorKind};
 
+mod file;
 mod records;
 
-use records::{Contents, FORMAT, begin, commit, read, reseal_all};
+pub(crate) use file::LogFile;
+use file::{Contents, FORMAT, ReadError};
+use records::Head;
 
 /// The log's file.
-pub(crate) const LOG: &str = "log.redb";
+pub(crate) const LOG: &str = "raft.log";
 /// Where snapshots are.
 const SNAPSHOTS: &str = "snapshots";
 /// How many batches are committed together at most.
 const BATCHES_PER_COMMIT: usize = 256;
 
-/// What the log's thread is asked for.
+/// The state at an index, to be saved.
 #[derive(Debug)]
-pub(crate) enum Job {
-    /// Make a batch durable.
-    Write(PersistId, WalBatch),
-    /// Save the state at an index.
-    Snapshot {
-        /// The index of the last entry in it.
-        index: u64,
-        /// Its term.
-        term: u64,
-        /// The state.
-        view: View,
-    },
+pub(crate) struct Saving {
+    /// The index of the last entry in it.
+    pub(crate) index: u64,
+    /// Its term.
+    pub(crate) term: u64,
+    /// The state.
+    pub(crate) view: View,
 }
 
-/// The log's thread. Its queue is bounded by the brain, which has few batches on their way.
+/// The log's thread, and another that saves snapshots: a large state takes seconds, which no write waits for. The queues are bounded
+/// by the brain, which has few batches and one snapshot on their way.
 #[derive(Debug)]
 pub(crate) struct Wal {
     directory: DataDirectory,
-    jobs: Sender<Job>,
-    done: tokio::sync::oneshot::Receiver<()>,
+    batches: Sender<(PersistId, WalBatch)>,
+    snapshots: Sender<Saving>,
+    done: [oneshot::Receiver<()>; 2],
 }
 
 /// The snapshots of a log, as other members get and give them.
@@ -84,7 +81,7 @@ pub(crate) enum Life {
 /// What was found at start.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub(crate) database: Database,
+    pub(crate) log: LogFile,
     /// Whose log it is.
     pub(crate) member: Option<MemberId>,
     pub(crate) store: Option<Store>,
@@ -92,29 +89,30 @@ pub(crate) struct Found {
 }
 
 impl Wal {
-    /// Starts the thread; it tells the brain what is durable.
+    /// Starts the threads; they tell the brain what is durable.
     pub(crate) fn start(
         directory: DataDirectory,
-        database: Database,
+        mut log: LogFile,
         brain: tokio::sync::mpsc::Sender<Message>,
     ) -> Result<Self, Error> {
-        let (jobs, queue) = channel();
-        let writer = directory.clone();
-        let (finished, done) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new()
-            .name("coracle-wal".into())
-            .spawn(move || {
-                run(&writer, &database, &queue, &brain);
-                drop(database);
-                let _ = finished.send(());
-            })
-            .map_err(|source| Error::new(ErrorKind::DataDirectory, "cannot start the log's thread").because(source))?;
-        Ok(Self { directory, jobs, done })
+        let ((batches, to_write), (snapshots, to_save)) = (channel(), channel());
+        let (writer, saver, told) = (directory.clone(), directory.clone(), brain.clone());
+        let written = thread("coracle-wal", move || {
+            run(&writer, &mut log, &to_write, &brain);
+            drop(log);
+        })?;
+        let saved = thread("coracle-snapshots", move || save(&saver, &to_save, &told))?;
+        Ok(Self { directory, batches, snapshots, done: [written, saved] })
     }
 
-    /// Hands over a job. When the thread is gone, because the disk failed, the job is dropped and nothing is answered any more.
-    pub(crate) fn send(&self, job: Job) {
-        let _ = self.jobs.send(job);
+    /// Hands over a batch. When the thread is gone, because the disk failed, it is dropped and nothing is answered any more.
+    pub(crate) fn write(&self, id: PersistId, batch: WalBatch) {
+        let _ = self.batches.send((id, batch));
+    }
+
+    /// Hands over a state.
+    pub(crate) fn save(&self, saving: Saving) {
+        let _ = self.snapshots.send(saving);
     }
 
     /// The snapshots beside the log.
@@ -122,56 +120,61 @@ impl Wal {
         Snapshots { directory: self.directory.clone() }
     }
 
-    /// Writes what is queued, and closes the file.
+    /// Writes what is queued, and closes the file. A snapshot that is being saved is waited for: the next start may save another.
     pub(crate) async fn close(self) {
-        drop(self.jobs);
-        let _ = self.done.await;
+        drop((self.batches, self.snapshots));
+        for done in self.done {
+            let _ = done.await;
+        }
     }
 }
 
-/// Opens the log's file, which one process at a time may do.
-pub(crate) fn lock(directory: &DataDirectory) -> Result<Database, Error> {
+/// Starts a thread, and tells when it ends.
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<oneshot::Receiver<()>, Error> {
+    let (finished, done) = oneshot::channel();
+    let work = move || {
+        work();
+        let _ = finished.send(());
+    };
+    let started = std::thread::Builder::new().name(name.into()).spawn(work);
+    let failed =
+        |source| Error::new(ErrorKind::DataDirectory, format!("cannot start the thread {name}")).because(source);
+    started.map(|_| done).map_err(failed)
+}
+
+/// Takes the log's file, which one process at a time may do.
+pub(crate) fn lock(directory: &DataDirectory) -> Result<LogFile, Error> {
     let path = directory.path().join(LOG);
-    private_directory(directory.path()).map_err(|source| Error::file("create", directory.path(), source))?;
-    if !path.exists() {
-        private_file(&path).map_err(|source| Error::file("create", &path, source))?;
-    }
-    undamaged(&path, || {
-        Database::create(&path).map_err(|source| match source {
-            redb::DatabaseError::DatabaseAlreadyOpen => {
-                let message = format!("{} is in use by another process", directory.path().display());
-                Error::new(ErrorKind::DataDirectory, message)
-            }
-            other => Error::new(ErrorKind::DataDirectory, format!("cannot open {}", path.display())).because(other),
-        })
+    let locked = LogFile::lock(&path).map_err(|source| Error::file("open", &path, source))?;
+    locked.ok_or_else(|| {
+        let message = format!("{} is in use by another process", directory.path().display());
+        Error::new(ErrorKind::DataDirectory, message)
     })
 }
 
-/// Reads a log that may be damaged: redb checks its own pages when it wrote them not in order only, and panics on some that make no
-/// sense.
-fn undamaged<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let read = std::panic::catch_unwind(AssertUnwindSafe(read));
-    read.unwrap_or_else(|_| Err(Error::new(ErrorKind::Corrupt, format!("{} is damaged", path.display()))))
-}
-
-/// Everything in a log.
-fn contents(database: &Database, directory: &DataDirectory) -> Result<Contents, Error> {
+/// Everything in a log; `None` when it has nothing.
+fn contents(log: &mut LogFile, directory: &DataDirectory) -> Result<Option<Contents>, Error> {
     let path = directory.path().join(LOG);
-    undamaged(&path, || {
-        let unreadable = || Error::new(ErrorKind::Corrupt, format!("cannot read {}", path.display()));
-        read(database, directory.sealer()).map_err(|source| unreadable().because(source))
+    log.read(directory.sealer()).map_err(|source| match source {
+        ReadError::Format(format) => {
+            let age = if format > FORMAT { "a newer" } else { "an unreleased" };
+            let message = format!("{} was written by {age} version of Coracle (format {format})", path.display());
+            Error::new(ErrorKind::Corrupt, message)
+        }
+        ReadError::Io(source) => Error::file("read", &path, source),
+        ReadError::Damaged(_) => {
+            Error::new(ErrorKind::Corrupt, format!("cannot read {}", path.display())).because(source)
+        }
     })
 }
 
 /// Seals everything with the newest key.
-pub(crate) fn reseal(directory: &DataDirectory, database: &Database) -> Result<(), Error> {
-    let sealer = directory.sealer();
-    let failed = |source: redb::Error| {
+pub(crate) fn reseal(directory: &DataDirectory, log: &mut LogFile) -> Result<(), Error> {
+    let Some(contents) = contents(log, directory)? else { return Ok(()) };
+    log.reseal(directory.sealer(), contents).map_err(|source| {
         let message = format!("cannot seal {} anew", directory.path().join(LOG).display());
-        Error::new(ErrorKind::Corrupt, message).because(source)
-    };
-    let contents = contents(database, directory)?;
-    reseal_all(database, sealer, contents).map_err(failed)
+        Error::new(ErrorKind::DataDirectory, message).because(source)
+    })
 }
 
 /// Makes sure that a directory has the log of a member: made for one that is `new`, and there for any other.
@@ -181,10 +184,10 @@ pub(crate) fn prepare(directory: &DataDirectory, member: MemberId, life: Life) -
         let message = format!("{} is missing: put it back from its copy", path.display());
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
-    let database = lock(directory)?;
-    let contents = contents(&database, directory)?;
+    let mut log = lock(directory)?;
+    let contents = contents(&mut log, directory)?;
     match life {
-        Life::New if contents.hard_state.is_some() => {
+        Life::New if contents.as_ref().is_some_and(|contents| contents.head.hard_state.is_some()) => {
             let keys = directory.path().join(MARK);
             let message = format!(
                 "{} has a log, but its keys are missing: put {} back from its copy",
@@ -193,39 +196,33 @@ pub(crate) fn prepare(directory: &DataDirectory, member: MemberId, life: Life) -
             );
             Err(Error::new(ErrorKind::Corrupt, message))
         }
-        Life::Known if contents.format == 0 => {
+        Life::Known if contents.is_none() => {
             Err(Error::new(ErrorKind::Corrupt, format!("{} is empty: put it back from its copy", path.display())))
         }
         Life::Known => Ok(()),
         Life::New => {
-            let begun = begin(&database, directory.sealer(), member);
-            begun.map_err(|source| {
-                Error::new(ErrorKind::DataDirectory, format!("cannot write {}", path.display())).because(source)
-            })
+            let begun = log.begin(directory.sealer(), Head { member: Some(member), ..Head::default() });
+            begun.map_err(|source| Error::file("write", &path, source))
         }
     }
 }
 
-/// Lets a log that no member uses begin behind a state: the snapshot is written first, then one commit names it and gives up
-/// everything before.
+/// Lets a log that no member uses begin behind a state: the snapshot is written first, then a log that names it takes the place of
+/// what was there before.
 pub(crate) fn begin_anew(
     directory: &DataDirectory,
-    database: &Database,
+    log: &mut LogFile,
     pointer: SnapshotPointer,
     state: &View,
 ) -> Result<(), Error> {
     let SnapshotMark { index, term } = pointer.mark;
     let file = directory.path().join(snapshot_file(index));
     save_snapshot(directory, index, state).map_err(|source| Error::file("write", &file, source))?;
+    let member = pointer.membership.voters.first().copied();
     let hard_state = Some(HardState { term, vote: 0, commit: index });
-    let member = pointer.membership.voters.first().copied().expect("a group that begins has a voter");
-    let batch = WalBatch { restart: true, snapshot: Some(pointer), hard_state, ..WalBatch::default() };
-    let begun =
-        begin(database, directory.sealer(), member).and_then(|()| commit(database, directory.sealer(), &[batch]));
-    begun.map_err(|source| {
-        let message = format!("cannot write {}", directory.path().join(LOG).display());
-        Error::new(ErrorKind::DataDirectory, message).because(source)
-    })
+    let head = Head { member, hard_state, base: pointer.mark, snapshot: pointer };
+    let begun = log.begin(directory.sealer(), head);
+    begun.map_err(|source| Error::file("write", &directory.path().join(LOG), source))
 }
 
 /// Opens the log of a data directory, which is that of this member or, without one, of any, and reads what it holds.
@@ -236,22 +233,20 @@ pub(crate) fn open(
 ) -> Result<Found, Error> {
     let path = directory.path().join(LOG);
     let corrupt = |what: String| Error::new(ErrorKind::Corrupt, format!("{} {what}", path.display()));
-    let database = lock(directory)?;
-    let contents = contents(&database, directory)?;
-    if contents.format != FORMAT && contents.format != 0 {
-        let age = if contents.format > FORMAT { "a newer" } else { "an unreleased" };
-        return Err(corrupt(format!("was written by {age} version of Coracle (format {})", contents.format)));
-    }
-    if let (Some(asked), Some(found)) = (member, contents.member)
+    let mut log = lock(directory)?;
+    let Some(Contents { head, log: raft }) = contents(&mut log, directory)? else {
+        return Ok(Found { log, member: None, store: None, raft: None });
+    };
+    if let (Some(asked), Some(found)) = (member, head.member)
         && asked != found
     {
         let message = format!("is the log of member {}, not of member {}: directories were mixed up", found.0, asked.0);
         return Err(corrupt(message));
     }
-    let member = contents.member;
-    let Some(hard_state) = contents.hard_state else { return Ok(Found { database, member, store: None, raft: None }) };
-    let Contents { snapshot, base, entries, .. } = contents;
-    let raft = Restored { hard_state, snapshot, base, entries };
+    let member = head.member;
+    if head.hard_state.is_none() {
+        return Ok(Found { log, member, store: None, raft: None });
+    }
     raft.check().map_err(|why| corrupt("is damaged".into()).because(why))?;
     for entry in raft.entries.iter().filter(|entry| entry.kind == EntryKind::Normal && !entry.data.is_empty()) {
         Entry::check_version(&entry.data)
@@ -261,51 +256,43 @@ pub(crate) fn open(
         0 => None,
         index => Some(load_snapshot(directory, index, options)?),
     };
-    Ok(Found { database, member, store, raft: Some(raft) })
+    Ok(Found { log, member, store, raft: Some(raft) })
 }
 
 fn run(
     directory: &DataDirectory,
-    database: &Database,
-    queue: &Receiver<Job>,
+    log: &mut LogFile,
+    queue: &Receiver<(PersistId, WalBatch)>,
     brain: &tokio::sync::mpsc::Sender<Message>,
 ) {
-    let mut held = None;
-    while let Some(job) = held.take().or_else(|| queue.recv().ok()) {
-        match job {
-            Job::Write(first, batch) => {
-                let (mut last, mut batches) = (first, vec![batch]);
-                while batches.len() < BATCHES_PER_COMMIT {
-                    match queue.try_recv() {
-                        Ok(Job::Write(id, batch)) => {
-                            last = id;
-                            batches.push(batch);
-                        }
-                        Ok(other) => {
-                            held = Some(other);
-                            break;
-                        }
-                        Err(_) => break,
-                    }
-                }
-                if let Err(error) = commit(database, directory.sealer(), &batches) {
-                    // Nothing that follows may be called durable: the thread ends, and every write waits in vain.
-                    let why = format!("{} cannot be written: {error}", directory.path().join(LOG).display());
-                    let _ = brain.blocking_send(Message::Failed(why));
-                    return;
-                }
-                let _ = brain.blocking_send(Message::Persisted(last));
-            }
-            Job::Snapshot { index, term, view } => match save_snapshot(directory, index, &view) {
-                Ok(()) => {
-                    let _ = brain.blocking_send(Message::SnapshotSaved { index, term });
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a snapshot cannot be saved; the log grows until the next try");
-                    let _ = brain.blocking_send(Message::SnapshotFailed);
-                }
-            },
+    while let Ok((mut last, batch)) = queue.recv() {
+        let mut batches = vec![batch];
+        while batches.len() < BATCHES_PER_COMMIT
+            && let Ok((id, batch)) = queue.try_recv()
+        {
+            last = id;
+            batches.push(batch);
         }
+        if let Err(error) = log.commit(directory.sealer(), &batches) {
+            // Nothing that follows may be called durable: the thread ends, and every write waits in vain.
+            let why = format!("{} cannot be written: {error}", directory.path().join(LOG).display());
+            let _ = brain.blocking_send(Message::Failed(why));
+            return;
+        }
+        let _ = brain.blocking_send(Message::Persisted(last));
+    }
+}
+
+fn save(directory: &DataDirectory, queue: &Receiver<Saving>, brain: &tokio::sync::mpsc::Sender<Message>) {
+    while let Ok(Saving { index, term, view }) = queue.recv() {
+        let told = match save_snapshot(directory, index, &view) {
+            Ok(()) => Message::SnapshotSaved { index, term },
+            Err(error) => {
+                tracing::error!(%error, "a snapshot cannot be saved; the log grows until the next try");
+                Message::SnapshotFailed
+            }
+        };
+        let _ = brain.blocking_send(told);
     }
 }
 

@@ -154,7 +154,7 @@ async fn the_survivor_of_several_goes_on_alone_with_everything_it_has() {
     let recovered = recover(data, None).unwrap();
     assert_eq!(recovered.member, 2, "3 has missed something");
     assert!(recovered.commit <= recovered.index && recovered.revision > JUMP, "{recovered:?}");
-    assert!(recovered.aside.unwrap().join("member-3/log.redb").exists());
+    assert!(recovered.aside.unwrap().join("member-3/raft.log").exists());
     let several = without_nodes().members(3).data_dir(data).start().await.unwrap_err();
     assert!(several.to_string().ends_with("holds a cluster of another number of members"), "{several}");
     let cluster = without_nodes().data_dir(data).start().await.unwrap();

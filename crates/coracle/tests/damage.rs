@@ -26,7 +26,7 @@ async fn refused(members: u64, directory: &Path) -> Error {
 async fn a_missing_file_is_named_and_put_back_all_is_there() {
     let folder = used(1).await;
     let aside = folder.path().join("aside");
-    for file in ["log.redb", "ca.key", "peer-ca.key", "sa.key", "ca.crt", "peer-ca.crt", "data.key", "key-file"] {
+    for file in ["raft.log", "ca.key", "peer-ca.key", "sa.key", "ca.crt", "peer-ca.crt", "data.key", "key-file"] {
         fs::rename(folder.path().join(file), &aside).unwrap();
         let error = refused(1, folder.path()).await;
         assert!(error.to_string().contains(file), "{file}: {error}");
@@ -63,7 +63,7 @@ async fn a_flipped_bit_in_a_key_or_certificate_is_noticed() {
 #[tokio::test]
 async fn what_belongs_to_another_cluster_or_member_is_refused() {
     let (one, other) = (used(3).await, used(3).await);
-    let log = |folder: &Path, member: u64| folder.join(format!("member-{member}/log.redb"));
+    let log = |folder: &Path, member: u64| folder.join(format!("member-{member}/raft.log"));
     let kept = one.path().join("kept");
     fs::rename(log(one.path(), 1), &kept).unwrap();
     fs::copy(log(other.path(), 1), log(one.path(), 1)).unwrap();

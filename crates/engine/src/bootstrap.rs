@@ -3,16 +3,23 @@
 
 mod roles;
 
-use coracle_api::resources::{ENDPOINT_SLICES, ENDPOINTS, NAMESPACES, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICES};
+use coracle_api::resources::{
+    ENDPOINT_SLICES, ENDPOINTS, INGRESS_CLASSES, NAMESPACES, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICES,
+};
 use coracle_api::{GroupResource, ObjectKey};
 use coracle_apiserver::ServerOptions;
 use coracle_controllers::Action;
 use coracle_store::View;
 use serde_json::{Value, json};
 
+/// Which address of the service range the DNS has, where the range is as large as this.
+const DNS_ADDRESS: u32 = 10;
+const DNS_PREFIX_MAX: u8 = 27;
+
 /// What has to be done for all of it to be there, in order: what later ones need comes first.
 pub(crate) fn missing(view: &View, options: &ServerOptions) -> Vec<Action> {
-    let missing = wanted(options).into_iter().filter(|(key, _)| view.object(key).is_none());
+    let dns = dns(view, options);
+    let missing = wanted(options).into_iter().chain([dns]).filter(|(key, _)| view.object(key).is_none());
     let creations = missing.map(|(key, object)| Action::Create { key, object });
     creations.chain(roles::wanted(view)).collect()
 }
@@ -48,6 +55,12 @@ fn wanted(options: &ServerOptions) -> Vec<(ObjectKey, Value)> {
         let class = json!({"kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": name}, "handler": "wasmtime"});
         add(RUNTIME_CLASSES, "", class);
     }
+    let class = json!({
+        "kind": "IngressClass", "apiVersion": "networking.k8s.io/v1",
+        "metadata": {"name": "coracle", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+        "spec": {"controller": "coracle.dev/ingress"},
+    });
+    add(INGRESS_CLASSES, "", class);
     let first = u32::from(options.service_network) + 1;
     add(
         SERVICES,
@@ -64,6 +77,34 @@ fn wanted(options: &ServerOptions) -> Vec<(ObjectKey, Value)> {
     );
     endpoints(options, &mut add);
     objects
+}
+
+/// The Service of the cluster's DNS, at the tenth address as users know it; another one where a Service of theirs has that.
+///
+/// It selects nothing: every node answers for it itself.
+fn dns(view: &View, options: &ServerOptions) -> (ObjectKey, Value) {
+    let key = ObjectKey::new(SERVICES, "kube-system", "kube-dns");
+    let address = u32::from(options.service_network) + DNS_ADDRESS;
+    let held = view.allocations("service-addresses");
+    let is_taken = held.iter().any(|(value, owner)| *value == u64::from(address) && *owner != key);
+    let mut object = json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {
+            "name": "kube-dns",
+            "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
+        },
+        "spec": {
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            ],
+            "type": "ClusterIP",
+        },
+    });
+    if !is_taken && options.service_prefix <= DNS_PREFIX_MAX {
+        object["spec"]["clusterIP"] = std::net::Ipv4Addr::from(address).to_string().into();
+    }
+    (key, object)
 }
 
 /// Where the Service leads: the address that clients reach this server by. Without a listening socket there is none.

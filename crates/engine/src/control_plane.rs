@@ -234,6 +234,7 @@ impl ControlPlane {
             Input::Tick => self.step_raft(now, raft::Input::Tick, out),
             Input::Peer(from, message) => self.hear(now, from, message, out),
             Input::Unreachable(member) => self.step_raft(now, raft::Input::Unreachable(member), out),
+            Input::Gone(member) => self.step_raft(now, raft::Input::Gone(member), out),
             Input::SnapshotReceived { from, message, store } => {
                 self.coming = Some(store);
                 self.step_raft(now, raft::Input::Snapshot(from, message), out);

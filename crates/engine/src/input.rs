@@ -36,6 +36,18 @@ pub fn needs_read(request: &Request) -> bool {
     !reads || version.is_empty()
 }
 
+/// Whether a request that [`needs_read`] may be run from any view first. When that comes to one transaction, the transaction has
+/// everything that it rests on among its preconditions, which hold at its place in the log or refuse it; what it is refused for is
+/// seen in a view that has that place. So a write costs no round of its own before it. Whatever else such a run comes to is dropped,
+/// and the request run again once it may read: only a transaction proves what it was made from.
+///
+/// What a transaction does not name among its preconditions (roles, limits, the schema of a custom kind) may be as old as the
+/// view, as it is in a kube-apiserver, which has these from its watches.
+pub fn may_prove_itself(request: &Request) -> bool {
+    use coracle_api::Method;
+    matches!(request.method, Method::Post | Method::Put | Method::Patch | Method::Delete)
+}
+
 /// An input of [`crate::ControlPlane::step`].
 #[derive(Debug)]
 #[non_exhaustive]
@@ -46,6 +58,8 @@ pub enum Input {
     Peer(MemberId, PeerMessage),
     /// What was sent to a member lately may be lost.
     Unreachable(MemberId),
+    /// A member's process has ended, as far as can be told: the connection to it was lost, and nobody listens where it did.
+    Gone(MemberId),
     /// The state that another member sent with [`crate::Output::SendSnapshot`] is here, complete, durable and read.
     SnapshotReceived {
         /// Who sent it.

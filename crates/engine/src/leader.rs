@@ -112,7 +112,7 @@ impl Leader {
             out: Vec::new(),
         };
         leader.manager.resync(view);
-        leader.scheduler.resync(view);
+        leader.scheduler.resync();
         let missing = bootstrap::missing(view, &leader.options);
         leader.launch(Origin::Nobody, SERVER, missing, now);
         leader

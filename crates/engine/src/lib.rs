@@ -23,7 +23,7 @@ pub use autopilot::AutopilotOptions;
 pub use cluster_record::{CLUSTERS, ClusterRecord};
 pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, SNAPSHOT_AFTER_BYTES, default_controllers};
 pub use feature_level::FEATURE_LEVEL;
-pub use input::{CLOCK_DRIFT_MAX, Input, ProposalId, clock_jumped, needs_read};
+pub use input::{CLOCK_DRIFT_MAX, Input, ProposalId, clock_jumped, may_prove_itself, needs_read};
 pub use members::{MEMBERS, MEMBERS_MAX, MemberRecord, Wants};
 pub use node_feed::NodeFeed;
 pub use output::{Output, Settled};

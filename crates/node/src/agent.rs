@@ -4,19 +4,20 @@
 
 mod pods;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coracle_api::resources::{NODES, PODS};
 use coracle_api::{GroupResource, Response, WatchEvent};
 use coracle_base::{Instant, Now, Rng};
 
-use crate::address::AddressPool;
+use crate::address::Addresses;
 use crate::context::{Context, Purpose, Shared};
+use crate::image_gc::ImageCollector;
 use crate::node_status::{self, NodeReport};
 use crate::objects::Objects;
 use crate::runtime::{RuntimeCommand, RuntimeEvent, Usage};
-use crate::{Checkpoint, Heartbeat, Input, NodeConfig, Output, RequestId};
+use crate::{Checkpoint, Heartbeat, Input, NodeConfig, Output, RequestId, reasons};
 
 use pods::Pods;
 
@@ -32,6 +33,7 @@ pub struct NodeAgent {
     shared: Shared,
     pods: Pods,
     node: NodeReport,
+    images: ImageCollector,
     usage: BTreeMap<String, Usage>,
     begun: bool,
     next_heartbeat: Instant,
@@ -55,14 +57,15 @@ impl NodeAgent {
         // Half of the range stays above what is drawn.
         let first_id = rng.below(u64::MAX / 2);
         let shared = Shared {
-            addresses: AddressPool::new(config.pod_range),
+            addresses: Addresses::new(config.pod_range),
             node_labels: node_status::labels(&config),
             config,
             objects,
             quiet: false,
-            pulls: BTreeSet::new(),
+            pulls: BTreeMap::new(),
             probes: BTreeMap::new(),
             requests: BTreeMap::new(),
+            next_pull: first_id,
             next_probe: first_id,
             next_request: first_id,
         };
@@ -70,6 +73,7 @@ impl NodeAgent {
             shared,
             pods: Pods::new(checkpoint.pods),
             node: NodeReport::default(),
+            images: ImageCollector::new(),
             usage: BTreeMap::new(),
             begun: false,
             next_heartbeat: Instant::ZERO,
@@ -100,6 +104,9 @@ impl NodeAgent {
         let mut context = Context { now, shared: &mut self.shared, out: &mut out };
         self.pods.advance(&mut context);
         self.node.advance(self.pods.is_clean(), &mut context);
+        if let Some(command) = self.images.advance(now.mono) {
+            out.push(Output::Runtime(command));
+        }
         self.heartbeat(now, &mut out);
         self.checkpoint(now, &mut out);
         out
@@ -110,12 +117,14 @@ impl NodeAgent {
     pub fn next_wakeup(&self) -> Option<Instant> {
         let heartbeat = self.begun.then_some(self.next_heartbeat);
         let checkpoint = self.checkpoint_due.filter(|_| self.pods.has_begun());
-        [self.pods.next_wakeup(), self.node.next_wakeup(), checkpoint, heartbeat].into_iter().flatten().min()
+        let images = self.begun.then(|| self.images.next_wakeup());
+        [self.pods.next_wakeup(), self.node.next_wakeup(), checkpoint, heartbeat, images].into_iter().flatten().min()
     }
 
     fn begin(&mut self, now: Now, out: &mut Vec<Output>) {
         self.next_heartbeat = now.mono;
         self.pods.begin(now.mono);
+        self.images.begin(now.mono);
         let mut context = Context { now, shared: &mut self.shared, out };
         NodeReport::begin(&mut context);
         context.command(RuntimeCommand::ListExisting);
@@ -136,6 +145,19 @@ impl NodeAgent {
                 self.node.report_again();
             }
             Input::Runtime(RuntimeEvent::Stats(usage)) => self.usage = usage,
+            Input::Runtime(RuntimeEvent::Images { disk, images }) => {
+                let (commands, shortfall) = self.images.listed(now, disk, &images, &self.pods.images());
+                for command in commands {
+                    context.command(command);
+                }
+                if let Some(message) = shortfall {
+                    node_status::warn(&mut context, reasons::FREE_DISK_SPACE_FAILED, message);
+                }
+            }
+            Input::Runtime(RuntimeEvent::ImageRemoved { id, .. }) => self.images.removed(&id),
+            Input::Runtime(RuntimeEvent::Health { runtime, result }) => {
+                self.node.runtime_health(runtime, result, &mut context);
+            }
             Input::Runtime(event) => {
                 self.pods.runtime(event, &mut context);
                 self.something_happened(now);
@@ -184,6 +206,8 @@ impl NodeAgent {
         out.push(Output::Heartbeat(Heartbeat { usage: self.usage.clone() }));
         if self.pods.has_running_container() {
             out.push(Output::Runtime(RuntimeCommand::Stats));
+            let measured = self.pods.limiting_storage().cloned().map(RuntimeCommand::MeasureStorage);
+            out.extend(measured.map(Output::Runtime));
         } else {
             self.usage.clear();
         }

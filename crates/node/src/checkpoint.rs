@@ -10,7 +10,7 @@ use coracle_base::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::runtime::ExistingContainer;
+use crate::runtime::{ExistingContainer, RuntimeKind};
 use crate::{Termination, TokenCheckpoint};
 
 /// An object as the agent last saw it.
@@ -65,6 +65,9 @@ pub struct PodCheckpoint {
     pub pod: Arc<Value>,
     /// Its address.
     pub address: Option<IpAddr>,
+    /// What runs it, once that was decided.
+    #[serde(default)]
+    pub runtime: Option<RuntimeKind>,
     /// `status.startTime`.
     pub started_at: Timestamp,
     /// Its ServiceAccount tokens.

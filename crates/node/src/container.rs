@@ -23,8 +23,11 @@ use crate::pod_spec::{PodView, Role, limits};
 use crate::probe::{ProbeKind, Prober, Verdict};
 use crate::reasons;
 use crate::restart::{CrashLoop, RestartPolicy, RestartRules, Termination, go_duration};
-use crate::runtime::{ContainerError, ContainerId, ContainerSpec, Exit, Mount, ProbeId, ProbeResult, RuntimeCommand};
-use crate::{ContainerCheckpoint, EventType};
+use crate::runtime::{
+    ContainerError, ContainerId, ContainerSpec, Exit, Login, Mount, ProbeId, ProbeResult, Propagation, PullId,
+    RuntimeCommand, RuntimeKind, Security, Terminal,
+};
+use crate::{ContainerCheckpoint, EventType, security};
 
 /// The waits between tries to pull an image, and to create a container that could not be created.
 const RETRY_INITIAL: Duration = Duration::from_secs(10);
@@ -39,7 +42,9 @@ pub(crate) enum Step {
     /// It has not begun, or begins anew.
     Idle,
     /// Its image was asked for.
-    Pulling,
+    Pulling { pull: PullId },
+    /// Its image is there, before its pod has a sandbox: the image says which runtime makes that.
+    Pulled,
     /// Its image could not be had; `said` tells whether that is reported as a back-off already.
     PullBackOff { failed: Instant, until: Instant, said: bool },
     /// Something that its spec refers to is missing.
@@ -115,6 +120,13 @@ pub(crate) struct Container {
     /// How the one before ended.
     pub(crate) last: Option<Termination>,
     pub(crate) image_id: String,
+    /// As whom it last asked for its image, and whether it was said that it is being pulled.
+    logins: Vec<Login>,
+    said_pulling: bool,
+    /// The runtime of its pod, once that is decided.
+    pub(crate) runtime: Option<RuntimeKind>,
+    /// Who its image runs as.
+    image_user: String,
     /// `started`: it runs, its `postStart` hook is over and its startup probe has succeeded.
     pub(crate) started: bool,
     /// `ready`.
@@ -150,6 +162,10 @@ impl Container {
             terminated: None,
             last: None,
             image_id: String::new(),
+            logins: Vec::new(),
+            said_pulling: false,
+            runtime: None,
+            image_user: String::new(),
             started: false,
             ready: false,
             restart_rules: RestartRules::of(own, policy),
@@ -221,12 +237,8 @@ impl Container {
     pub(crate) fn advance(&mut self, pod: &PodView, address: IpAddr, context: &mut Context<'_>) {
         let now = context.now.mono;
         match self.step {
-            Step::Idle => self.begin_pull(pod, context),
-            Step::PullBackOff { until, .. } if until <= now => self.begin_pull(pod, context),
-            Step::PullBackOff { failed, said: false, until } if failed + image::ERR_IMAGE_PULL_SHOWN <= now => {
-                self.step = Step::PullBackOff { failed, until, said: true };
-                self.say_pull_back_off(pod, context);
-            }
+            Step::Idle | Step::PullBackOff { .. } => self.advance_pull(pod, context),
+            Step::Pulled => self.create(pod, address, context),
             Step::CreateBackOff { until } if until <= now => self.begin_pull(pod, context),
             Step::BackOff { until, .. } if until <= now => {
                 self.crash_loop.charge(now, self.finished);
@@ -244,8 +256,13 @@ impl Container {
 
     /// Tries again what failed because something was missing that may be there now.
     pub(crate) fn objects_changed(&mut self, pod: &PodView, address: IpAddr, context: &mut Context<'_>) {
-        if self.step == Step::ConfigError {
-            self.create(pod, address, context);
+        match self.step {
+            Step::ConfigError => self.create(pod, address, context),
+            Step::PullBackOff { .. } if context.logins(pod, self.image()).0 != self.logins => {
+                self.pull_backoff.reset();
+                self.begin_pull(pod, context);
+            }
+            _ => {}
         }
     }
 
@@ -279,7 +296,14 @@ impl Container {
         context: &Context<'_>,
     ) -> Result<ContainerSpec, String> {
         let shared = &*context.shared;
-        feature::check(&pod.value["spec"], list_of(self.role), self.name(), &shared.config.features)?;
+        let own = spec_value(pod, self.role, self.name());
+        let runtime = self.runtime.and_then(|runtime| shared.config.runtimes.get(&runtime));
+        let features = runtime.map(|runtime| &runtime.features).ok_or("the pod has no runtime yet")?;
+        feature::check(&pod.value["spec"], list_of(self.role), self.name(), features)?;
+        let security = match self.runtime {
+            Some(RuntimeKind::Container) => security::of(pod, own, &self.image_user)?,
+            _ => Security::default(),
+        };
         let downward = Downward { pod, config: &shared.config, address: Some(address) };
         let environment = Environment::resolve(&self.spec, &shared.objects, downward)?;
         let expand_all = |texts: &Option<Vec<String>>| -> Vec<String> {
@@ -295,6 +319,11 @@ impl Container {
                 path: mount.mount_path.clone(),
                 sub_path: sub_path.filter(|path| !path.is_empty()),
                 read_only: mount.read_only.unwrap_or(false),
+                propagation: match mount.mount_propagation.as_deref() {
+                    Some("HostToContainer") => Propagation::HostToContainer,
+                    Some("Bidirectional") => Propagation::Bidirectional,
+                    _ => Propagation::None,
+                },
             }
         });
         let ports =
@@ -307,7 +336,14 @@ impl Container {
             working_dir: self.spec.working_dir.clone().filter(|dir| !dir.is_empty()),
             mounts: mounts.collect(),
             ports: ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect(),
-            limits: limits(&self.spec),
+            limits: limits(pod, &self.spec, &shared.config),
+            security,
+            terminal: Terminal {
+                stdin: self.spec.stdin == Some(true),
+                stdin_once: self.spec.stdin_once == Some(true),
+                tty: self.spec.tty == Some(true),
+            },
+            stop_signal: own["lifecycle"]["stopSignal"].as_str().map(str::to_owned),
             termination_message_path: self
                 .spec
                 .termination_message_path

@@ -9,8 +9,8 @@ use std::time::Duration;
 use coracle_base::Now;
 
 use crate::runtime::{
-    ContainerError, ContainerId, ExistingContainer, Exit, ImageError, ImageInfo, ProbeResult, RuntimeCommand,
-    RuntimeEvent,
+    ContainerError, ContainerId, DiskUse, ExistingContainer, Exit, ImageError, ImageInfo, Login, ProbeResult, PullId,
+    RuntimeCommand, RuntimeEvent, RuntimeKind, StorageUse,
 };
 
 /// How containers of an image behave.
@@ -18,6 +18,10 @@ use crate::runtime::{
 pub struct Script {
     /// Fetching the image fails so.
     pub pull: Option<ImageError>,
+    /// Only this user may fetch the image.
+    pub pull_as: Option<String>,
+    /// Fetching the image takes so long; without it the image is there already.
+    pub pull_takes: Option<Duration>,
     /// Creating or starting a container fails so.
     pub start: Option<ContainerError>,
     /// The containers end so long after their start, so; without it they run until they are stopped.
@@ -47,6 +51,11 @@ impl Script {
         Self { pull: Some(ImageError::Pull(why.into())), ..Self::runs() }
     }
 
+    /// Only this user may fetch the image, which takes a second.
+    pub fn private(user: &str) -> Self {
+        Self { pull_as: Some(user.into()), pull_takes: Some(Duration::from_secs(1)), ..Self::runs() }
+    }
+
     /// A container of this image cannot be started, for this reason.
     pub fn never_starts(why: &str) -> Self {
         Self { start: Some(ContainerError::Run(why.into())), ..Self::runs() }
@@ -70,6 +79,8 @@ impl Script {
 pub struct FakeRuntime {
     scripts: BTreeMap<String, Script>,
     containers: BTreeMap<ContainerId, Container>,
+    /// What every pod has on the disk.
+    stored: StorageUse,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +102,11 @@ impl FakeRuntime {
         self.scripts.insert(image.into(), script);
     }
 
+    /// Says what every pod has on the disk from now on.
+    pub fn store(&mut self, used: StorageUse) {
+        self.stored = used;
+    }
+
     /// Loses every container, as a process that ends does with its Wasm containers.
     pub fn lose_containers(&mut self) {
         self.containers.clear();
@@ -105,10 +121,11 @@ impl FakeRuntime {
     pub fn command(&mut self, command: &RuntimeCommand, now: Now) -> Vec<(Duration, RuntimeEvent)> {
         match command {
             RuntimeCommand::ListExisting => at_once(RuntimeEvent::Existing(self.existing())),
-            RuntimeCommand::PullImage { image, policy } => {
-                let result = self.script_of(image).pull.map_or_else(|| Ok(image_info(image)), Err);
-                at_once(RuntimeEvent::ImageReady { image: image.clone(), policy: *policy, result })
+            RuntimeCommand::PullImage { pull, image, logins, .. } => self.pull(*pull, image, logins),
+            RuntimeCommand::ListImages => {
+                at_once(RuntimeEvent::Images { disk: DiskUse::default(), images: Vec::new() })
             }
+            RuntimeCommand::RemoveImage(id) => at_once(RuntimeEvent::ImageRemoved { id: id.clone(), result: Ok(0) }),
             RuntimeCommand::CreateSandbox(sandbox) => {
                 at_once(RuntimeEvent::SandboxCreated { pod: sandbox.pod.clone(), result: Ok(()) })
             }
@@ -140,6 +157,10 @@ impl FakeRuntime {
             RuntimeCommand::Probe { id, container, .. } => {
                 at_once(RuntimeEvent::Probed { id: *id, result: self.probe(container, now) })
             }
+            RuntimeCommand::MeasureStorage(pod) => {
+                let used = self.stored.clone();
+                at_once(RuntimeEvent::StorageMeasured { pod: pod.clone(), used })
+            }
             RuntimeCommand::Stats => at_once(RuntimeEvent::Stats(BTreeMap::new())),
         }
     }
@@ -160,11 +181,27 @@ impl FakeRuntime {
         self.scripts.get(image).cloned().unwrap_or_else(Script::runs)
     }
 
+    fn pull(&self, pull: PullId, image: &str, logins: &[Login]) -> Vec<(Duration, RuntimeEvent)> {
+        let script = self.script_of(image);
+        let ready = |result| RuntimeEvent::ImageReady { pull, image: image.to_owned(), result };
+        let refused = script.pull_as.filter(|user| logins.iter().all(|login| login.username != *user));
+        let refused = refused.map(|_| ImageError::Pull(format!("pull access denied for {image}")));
+        if let Some(error) = script.pull.or(refused) {
+            return at_once(ready(Err(error)));
+        }
+        let info = ImageInfo::present(image, 0);
+        let Some(takes) = script.pull_takes else { return at_once(ready(Ok(info))) };
+        let millis = u64::try_from(takes.as_millis()).unwrap_or(u64::MAX);
+        let fetched = ImageInfo { present: false, pull_millis: millis, waited_millis: millis, ..info };
+        vec![(Duration::ZERO, RuntimeEvent::ImagePulling { pull }), (takes, ready(Ok(fetched)))]
+    }
+
     fn existing(&self) -> Vec<ExistingContainer> {
         let existing = |(id, container): (&ContainerId, &Container)| ExistingContainer {
             id: id.clone(),
             started_at: container.started.map(|now| now.wall),
             exit: container.exit.clone(),
+            runtime: RuntimeKind::Wasm,
         };
         self.containers.iter().filter(|(_, container)| container.started.is_some()).map(existing).collect()
     }
@@ -211,8 +248,4 @@ fn exited(id: &ContainerId, code: i32, signal: Option<i32>) -> RuntimeEvent {
         id: id.clone(),
         exit: Exit { code, signal, reason: None, message: None, log_tail: None },
     }
-}
-
-fn image_info(image: &str) -> ImageInfo {
-    ImageInfo { id: image.into(), size: 0, present: true, pull_millis: 0 }
 }

@@ -1,13 +1,14 @@
-//! What a pod may ask of its node's runtime, decided field by field so that none is ignored.
+//! What a pod may ask of the runtime that runs it, decided field by field so that none is ignored.
 //!
-//! A runtime that has none of the features (WebAssembly has none) still meets more than it seems: a guest has no user, no
+//! Which of a node's runtimes that is, [`crate::runtime::RuntimeKind`] says; each has features of its own. A runtime that has none of
+//! them (WebAssembly has none) still meets more than it seems: a guest has no user, no
 //! system calls, no files but its volumes and no way to gain anything, so every field that only takes rights away holds by
 //! construction. What grants something that is not there is refused: the container waits with `CreateContainerConfigError`
 //! and a sentence that names the field.
 //!
 //! | field | decision without features |
 //! |---|---|
-//! | `hostNetwork`, `hostPID`, `hostIPC`, `volumeMounts[].mountPropagation` | refused: [`RuntimeFeature::HostNamespaces`] |
+//! | `hostNetwork`, `hostPID`, `hostIPC`, `volumeMounts[].mountPropagation`, volumes of type `hostPath` | refused: [`RuntimeFeature::HostNamespaces`] |
 //! | `hostUsers`, `automountServiceAccountToken` | hold: a guest has no user |
 //! | `shareProcessNamespace` | refused: [`RuntimeFeature::SharedProcesses`] |
 //! | `privileged`, `capabilities.add` (but `NET_BIND_SERVICE`: every port may be listened on), `runAsUser: 0`, `procMount`, `sysctls` | refused: [`RuntimeFeature::Privileges`] |
@@ -26,7 +27,7 @@
 //! | `resources` of the pod | `requests` count at admission, `limits` are refused: [`RuntimeFeature::PodLimits`] |
 //! | `resourceClaims` | refused: [`RuntimeFeature::ResourceClaims`] |
 //! | `runtimeClassName` | honoured: a handler that the node does not have keeps the sandbox from being made |
-//! | `imagePullSecrets` | hold: an image is taken from the node's own store, which asks for no credentials |
+//! | `imagePullSecrets` | honoured: an image is asked for as these users, in order |
 //! | `ephemeralContainers`, resizing in place | refused by the API server before they get here |
 //!
 //! This is policy: a runtime only says what it has.
@@ -66,6 +67,23 @@ pub enum RuntimeFeature {
 }
 
 impl RuntimeFeature {
+    /// What containers of processes on Linux have.
+    pub fn of_linux() -> BTreeSet<Self> {
+        use RuntimeFeature::{
+            HostNamespaces, HostPorts, Privileges, Resolver, SecurityProfiles, SharedProcesses, StopSignals, Terminal,
+        };
+        BTreeSet::from([
+            HostNamespaces,
+            SharedProcesses,
+            Privileges,
+            SecurityProfiles,
+            Terminal,
+            HostPorts,
+            Resolver,
+            StopSignals,
+        ])
+    }
+
     /// All of them, for a runtime that only pretends to run.
     pub fn all() -> BTreeSet<Self> {
         use RuntimeFeature::{

@@ -11,6 +11,7 @@ use coracle_base::{Backoff, Instant, Timestamp};
 use serde_json::{Value, json};
 
 use crate::context::{Context, Purpose};
+use crate::runtime::RuntimeKind;
 use crate::{EventRecord, EventType, NodeConfig, Output, reasons};
 
 /// The waits between tries to reach the API server.
@@ -28,6 +29,9 @@ const PRESSURES: [(&str, &str, &str, &str); 3] = [
     ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure", "NodeHasNoDiskPressure"),
     ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available", "NodeHasSufficientPID"),
 ];
+
+/// The condition of a node one of whose runtimes is another program that may be missing, named as the node problem detector names it.
+const CONTAINER_RUNTIME_UNHEALTHY: &str = "ContainerRuntimeUnhealthy";
 
 /// How far the registration is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub(crate) struct NodeReport {
     observed: BTreeMap<String, (String, Timestamp)>,
     /// The revision of the last answer: what is watched from before it is old news.
     revision: Revision,
+    /// How the runtimes are that are not always there.
+    runtimes: BTreeMap<RuntimeKind, Result<String, String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +78,7 @@ impl Default for NodeReport {
             retry: None,
             observed: BTreeMap::new(),
             revision: Revision::default(),
+            runtimes: BTreeMap::new(),
         }
     }
 }
@@ -84,6 +91,29 @@ impl NodeReport {
     /// Says that the node starts.
     pub(crate) fn begin(context: &mut Context<'_>) {
         event(context, reasons::STARTING, "Starting kubelet.".into());
+    }
+
+    /// A runtime that is not always there can be used, or not.
+    pub(crate) fn runtime_health(
+        &mut self,
+        runtime: RuntimeKind,
+        result: Result<String, String>,
+        context: &mut Context<'_>,
+    ) {
+        let before = self.runtimes.insert(runtime, result.clone());
+        if before.as_ref() == Some(&result) {
+            return;
+        }
+        self.acknowledged = None;
+        match result {
+            Err(why) => {
+                record(context, EventType::Warning, reasons::CONTAINER_RUNTIME_UNHEALTHY, why);
+            }
+            Ok(version) if before.is_some() => {
+                event(context, reasons::CONTAINER_RUNTIME_IS_HEALTHY, format!("{version} can be used again"));
+            }
+            Ok(_) => {}
+        }
     }
 
     /// What was reported is not so any more.
@@ -114,7 +144,7 @@ impl NodeReport {
             "apiVersion": "v1",
             "metadata": metadata(config),
             "spec": {"podCIDR": range, "podCIDRs": [range]},
-            "status": status(config, false, &self.observed, context.now.wall),
+            "status": status(config, false, self, context.now.wall),
         });
         if !config.taints.is_empty() {
             node["spec"]["taints"] = json!(config.taints);
@@ -136,7 +166,7 @@ impl NodeReport {
 
     fn send_status(&mut self, ready: bool, context: &mut Context<'_>) {
         let config = &context.shared.config;
-        let status = status(config, ready, &self.observed, context.now.wall);
+        let status = status(config, ready, self, context.now.wall);
         let path = format!("/api/v1/nodes/{}/status", config.name);
         let request = Request::new(Method::Patch, path, UserInfo::node(&config.name))
             .content_type("application/strategic-merge-patch+json")
@@ -190,7 +220,9 @@ impl NodeReport {
         let is = |kind: &str, status: &str| self.observed.get(kind).is_some_and(|(known, _)| known == status);
         let ready = self.acknowledged == Some(true);
         let same = is("Ready", if ready { "True" } else { "False" });
-        if !same || PRESSURES.iter().any(|(kind, ..)| !is(kind, "False")) {
+        let unhealthy = |unhealthy| is(CONTAINER_RUNTIME_UNHEALTHY, if unhealthy { "True" } else { "False" });
+        let runtimes = self.runtimes.is_empty() || unhealthy(self.runtimes.values().any(Result::is_err));
+        if !same || !runtimes || PRESSURES.iter().any(|(kind, ..)| !is(kind, "False")) {
             self.acknowledged = None;
         }
     }
@@ -231,16 +263,35 @@ impl NodeReport {
     }
 }
 
+/// Tells of something that is wrong with the node.
+pub(crate) fn warn(context: &mut Context<'_>, reason: &'static str, message: String) {
+    record(context, EventType::Warning, reason, message);
+}
+
 fn event(context: &mut Context<'_>, reason: &'static str, message: String) {
+    record(context, EventType::Normal, reason, message);
+}
+
+fn record(context: &mut Context<'_>, event_type: EventType, reason: &'static str, message: String) {
     let name = context.shared.config.name.as_str();
     context.out.push(Output::Event(EventRecord {
         regarding: ObjectKey::new(NODES, "", name),
         uid: Some(Uid::from(name)),
         field_path: None,
-        event_type: EventType::Normal,
+        event_type,
         reason,
         message,
     }));
+}
+
+/// Whether the runtimes that are not always there can be used, and what is said of it; `None` where there are none.
+fn runtime_health(runtimes: &BTreeMap<RuntimeKind, Result<String, String>>) -> Option<(bool, String)> {
+    let first = runtimes.values().next()?;
+    let problem = runtimes.values().find_map(|health| health.as_ref().err());
+    Some(match (problem, first) {
+        (Some(why), _) => (false, why.clone()),
+        (None, health) => (true, format!("{} can be used", health.as_deref().unwrap_or_default())),
+    })
 }
 
 /// The labels that a node registers with.
@@ -260,7 +311,7 @@ fn metadata(config: &NodeConfig) -> Value {
     metadata
 }
 
-fn status(config: &NodeConfig, ready: bool, observed: &BTreeMap<String, (String, Timestamp)>, now: Timestamp) -> Value {
+fn status(config: &NodeConfig, ready: bool, report: &NodeReport, now: Timestamp) -> Value {
     let mut capacity = json!({
         "cpu": Quantity::from_millis(config.capacity.cpu_millis as i64).to_string(),
         "memory": format!("{}Ki", config.capacity.memory / 1024),
@@ -270,7 +321,7 @@ fn status(config: &NodeConfig, ready: bool, observed: &BTreeMap<String, (String,
         capacity[name] = json!(amount.to_string());
     }
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
-        let same = observed.get(kind).filter(|(known, _)| known == status);
+        let same = report.observed.get(kind).filter(|(known, _)| known == status);
         json!({
             "type": kind,
             "status": status,
@@ -282,6 +333,14 @@ fn status(config: &NodeConfig, ready: bool, observed: &BTreeMap<String, (String,
     };
     let mut conditions: Vec<Value> =
         PRESSURES.iter().map(|(kind, reason, message, _)| condition(kind, "False", reason, message)).collect();
+    if let Some((healthy, message)) = runtime_health(&report.runtimes) {
+        let (status, reason) = if healthy {
+            ("False", reasons::CONTAINER_RUNTIME_IS_HEALTHY)
+        } else {
+            ("True", reasons::CONTAINER_RUNTIME_UNHEALTHY)
+        };
+        conditions.push(condition(CONTAINER_RUNTIME_UNHEALTHY, status, reason, &message));
+    }
     conditions.push(if ready {
         condition("Ready", "True", "KubeletReady", "kubelet is posting ready status")
     } else {

@@ -52,6 +52,13 @@ impl Objects {
         Some(entries(&object["data"]).filter_map(|(k, v)| Some((k, decode(v)?))).collect())
     }
 
+    /// The type and the data of a Secret, decoded.
+    pub(crate) fn secret_of_type(&self, namespace: &str, name: &str) -> Option<(String, Data)> {
+        let object = self.by_key.get(&ObjectKey::new(SECRETS, namespace, name))?.value(None);
+        let kind = object["type"].as_str().unwrap_or("Opaque").to_owned();
+        Some((kind, self.secret(namespace, name)?))
+    }
+
     /// The handler of a RuntimeClass.
     pub(crate) fn runtime_handler(&self, class: &str) -> Option<String> {
         let object = self.by_key.get(&ObjectKey::new(RUNTIME_CLASSES, "", class))?.value(None);

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::restart::RestartPolicy;
 use crate::runtime::Limits;
+use crate::{NodeConfig, security};
 
 /// `terminationGracePeriodSeconds` where a pod names none.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -106,10 +107,13 @@ impl PodView {
         Ok(full)
     }
 
-    /// What the pod's RuntimeClass and annotations ask to run it: the class by name, and the handler of crun's annotation.
+    /// What the pod's RuntimeClass and annotations ask to run it: the class by name, and the handler of crun's annotations.
     pub(crate) fn runtime(&self) -> (Option<&str>, Option<&str>) {
         let class = self.spec.runtime_class_name.as_deref().filter(|class| !class.is_empty());
-        (class, self.value["metadata"]["annotations"]["run.oci.handler"].as_str())
+        let annotations = &self.value["metadata"]["annotations"];
+        let variant = annotations["module.wasm.image/variant"].as_str();
+        let by_variant = variant.filter(|variant| variant.starts_with("compat")).map(|_| "wasm");
+        (class, annotations["run.oci.handler"].as_str().or(by_variant))
     }
 
     pub(crate) fn restart_policy(&self) -> RestartPolicy {
@@ -174,8 +178,8 @@ pub(crate) fn amount(container: &Container, list: &str, resource: &str) -> Optio
     map?.get(resource)?.0.parse().ok()
 }
 
-/// What a container may use.
-pub(crate) fn limits(container: &Container) -> Limits {
+/// What a container of a pod may use.
+pub(crate) fn limits(pod: &PodView, container: &Container, config: &NodeConfig) -> Limits {
     let number = |amount: Option<Quantity>| amount.and_then(|amount| u64::try_from(amount.units()).ok());
     let millis = |amount: Option<Quantity>| amount.and_then(|amount| u64::try_from(amount.millis()).ok());
     let cpu_millis = millis(amount(container, "limits", "cpu"));
@@ -185,5 +189,11 @@ pub(crate) fn limits(container: &Container) -> Limits {
         cpu_weight: millis(amount(container, "requests", "cpu")).or(cpu_millis).unwrap_or(0),
         fuel: number(amount(container, "limits", "coracle.dev/fuel")),
         fuel_per_second: number(amount(container, "limits", "coracle.dev/fuel-per-second")),
+        oom_score_adjust: security::oom_score_adjust(
+            pod,
+            number(amount(container, "requests", "memory")).unwrap_or(0),
+            config.capacity.memory,
+        ),
+        processes: config.processes_max,
     }
 }

@@ -20,9 +20,10 @@ use crate::context::Context;
 use crate::pod_spec::{PodView, Role, seconds};
 use crate::reasons;
 use crate::runtime::{
-    ContainerError, ContainerId, ExistingContainer, Exit, ImageError, ImageInfo, ProbeId, ProbeResult, PullPolicy,
+    ContainerError, ContainerId, ExistingContainer, Exit, ImageError, ImageInfo, ProbeId, ProbeResult, PullId,
+    RuntimeKind, StorageUse,
 };
-use crate::{ContainerCheckpoint, EventType, PodCheckpoint, volume};
+use crate::{ContainerCheckpoint, EventType, PodCheckpoint, storage, volume};
 
 use report::Report;
 use setup::{Sandbox, VolumeState};
@@ -30,6 +31,9 @@ use tokens::Tokens;
 
 /// What a sidecar has at least to end by itself when the others have used up the pod's grace.
 const LEAST_SIDECAR_GRACE: Duration = Duration::from_secs(2);
+
+/// What an evicted pod has to end, as kubelets give it.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// What is said of a container that never started in a pod that ends.
 const NEVER_STARTED: &str = "The container could not be located when the pod was terminated";
@@ -63,6 +67,8 @@ pub(crate) struct Verdict {
 pub(crate) struct PodWorker {
     pod: Arc<PodView>,
     step: Step,
+    /// What runs it, once that is decided.
+    runtime: Option<RuntimeKind>,
     /// `status.podIP`; it stays in the status when the pool has it back.
     address: Option<IpAddr>,
     holds_address: bool,
@@ -102,6 +108,7 @@ impl PodWorker {
             pod.containers().map(|(role, spec)| Container::new(role, spec, &pod, crash_loop_max)).collect();
         let mut worker = Self {
             step: Step::Preparing,
+            runtime: None,
             address: None,
             holds_address: false,
             sandbox: Sandbox::None,
@@ -161,6 +168,12 @@ impl PodWorker {
         let told = status["podIP"].as_str().and_then(|text| text.parse().ok());
         if let Some(kept) = &kept {
             self.tokens = Tokens::restore(kept.tokens.clone(), context.now);
+        }
+        let of_existing =
+            existing.values().find(|existing| existing.id.pod == pod.uid).map(|existing| existing.runtime);
+        let of_kept = kept.as_ref().and_then(|kept| kept.runtime);
+        if let Some(runtime) = of_existing.or(of_kept).or_else(|| setup::runtime_of(status, &context.shared.config)) {
+            self.set_runtime(runtime);
         }
         let address: Option<IpAddr> = kept.as_ref().and_then(|kept| kept.address).or(told);
         if let Some(address) = address.filter(|address| context.shared.addresses.claim(*address)) {
@@ -223,6 +236,7 @@ impl PodWorker {
             uid: self.pod.uid.clone(),
             pod: Arc::clone(&self.pod.value),
             address: self.address.filter(|_| self.holds_address),
+            runtime: self.runtime,
             started_at: self.started_at,
             tokens: self.tokens.checkpoint(),
             containers: self.containers.iter().map(|container| container.checkpoint(now)).collect(),
@@ -231,8 +245,11 @@ impl PodWorker {
 
     /// When it wants to be advanced again.
     pub(crate) fn next_wakeup(&self, now: coracle_base::Now) -> Option<Instant> {
-        // The others are not advanced before the init containers are over.
-        let advanced = self.containers.iter().filter(|container| self.initialized || container.role != Role::Main);
+        // The others are not advanced before the init containers are over, but for the one whose image decides the runtime. Containers
+        // that were taken over wait for their sandbox, too.
+        let all = self.initialized || self.runtime.is_none();
+        let any = self.step != Step::Preparing || self.runtime.is_none();
+        let advanced = self.containers.iter().filter(|container| any && (all || container.role != Role::Main));
         let containers = advanced.filter_map(Container::next_wakeup).min();
         let begins = matches!(self.step, Step::Preparing | Step::Running);
         let stopping = match self.step {
@@ -402,22 +419,55 @@ impl PodWorker {
         }
     }
 
+    /// Whether what it has on the disk is to be measured.
+    pub(crate) fn limits_storage(&self) -> bool {
+        self.step == Step::Running && storage::has_limits(&self.pod)
+    }
+
+    /// What it has on the disk: beyond its limits it is evicted.
+    pub(crate) fn storage_measured(&mut self, used: &StorageUse, context: &mut Context<'_>) {
+        if !matches!(self.step, Step::Preparing | Step::Running) {
+            return;
+        }
+        let Some(message) = storage::excess(&self.pod, used) else { return };
+        context.event(&self.pod, None, EventType::Warning, reasons::EVICTED, message.clone());
+        self.verdict = Some(Verdict { reason: reasons::EVICTED, message, rejected: false });
+        self.begin_stop(EVICTION_GRACE, context);
+    }
+
     /// An image is there, or cannot be had.
     pub(crate) fn image_answered(
         &mut self,
-        image: &str,
-        policy: PullPolicy,
+        pull: PullId,
         result: &Result<ImageInfo, ImageError>,
         context: &mut Context<'_>,
     ) -> bool {
-        let Some(address) = self.address else { return false };
+        // Before a sandbox is there the pod's first image is only asked for to learn what runs it.
+        let address = self.address.filter(|_| self.runtime.is_some());
         let pod = Arc::clone(&self.pod);
         let mut any = false;
-        for container in self.containers.iter_mut().filter(|container| container.awaits_image(image, policy)) {
+        for container in self.containers.iter_mut().filter(|container| container.awaits_image(pull)) {
             container.image_answered(&pod, address, result, context);
             any = true;
         }
+        if let (true, None, Ok(info)) = (any, self.runtime, result) {
+            self.set_runtime(info.runtime);
+        }
         any
+    }
+
+    /// An image is being fetched.
+    pub(crate) fn image_pulling(&mut self, pull: PullId, context: &mut Context<'_>) {
+        let pod = Arc::clone(&self.pod);
+        for container in self.containers.iter_mut().filter(|container| container.awaits_image(pull)) {
+            container.say_pulling(&pod, context);
+        }
+    }
+
+    /// The ids of the images that its containers have.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &str> {
+        let there = self.sandbox != Sandbox::Removed;
+        self.containers.iter().map(|c| c.image_id.as_str()).filter(move |id| there && !id.is_empty())
     }
 
     fn container(&mut self, name: &str) -> Option<&mut Container> {

@@ -9,14 +9,24 @@ use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 
-use bytes::Bytes;
 use coracle_api::Uid;
 use coracle_base::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod duplex;
+mod image;
+mod session;
+mod spec;
 
 pub use duplex::duplex;
+pub use image::{DiskUse, ImageError, ImageInfo, Login, PullId, PullPolicy, StoredImage};
+pub use session::{
+    ByteReader, ByteWriter, Opening, Resize, Session, SessionExit, SessionKind, SessionSpec, TerminalSize,
+};
+pub use spec::{
+    ContainerSpec, HostAlias, HostPort, Limits, Mount, Namespaces, Profile, Propagation, Resolver, RuntimeKind,
+    Sandbox, Security, Terminal, VolumeFile, VolumeSource,
+};
 
 /// Which instance of which container of which pod. A restarted container is another instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,99 +44,6 @@ impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.pod, self.container, self.instance)
     }
-}
-
-/// The pod that containers share: its names and its address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sandbox {
-    /// The pod's uid.
-    pub pod: Uid,
-    /// The pod's namespace.
-    pub namespace: String,
-    /// The pod's name.
-    pub name: String,
-    /// The pod's hostname.
-    pub hostname: String,
-    /// The pod's address, chosen by the agent out of its node's range.
-    pub address: IpAddr,
-    /// The service account's name, for what is kept per account.
-    pub service_account: String,
-}
-
-/// One file of a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VolumeFile {
-    /// The path in the volume, with `/` between its parts; never absolute, never with `..`.
-    pub path: String,
-    /// The contents.
-    pub contents: Bytes,
-    /// The permission bits.
-    pub mode: u32,
-}
-
-/// What a volume is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VolumeSource {
-    /// A directory of the pod's own that starts empty and is removed with the pod.
-    EmptyDir {
-        /// The most it may hold, in bytes.
-        size_limit: Option<u64>,
-    },
-    /// Exactly these files, replaced as a whole whenever the command is given again.
-    Files(Vec<VolumeFile>),
-}
-
-/// A volume in a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// The volume's name in the pod.
-    pub volume: String,
-    /// Where the container sees it.
-    pub path: String,
-    /// A path inside the volume instead of its root.
-    pub sub_path: Option<String>,
-    /// Whether writes fail.
-    pub read_only: bool,
-}
-
-/// What a container may use. `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Bytes of memory; a container that grows beyond ends as `OOMKilled`.
-    pub memory: Option<u64>,
-    /// Thousandths of a core.
-    pub cpu_millis: Option<u64>,
-    /// `requests.cpu` in thousandths of a core: the weight among those that want more than there is.
-    pub cpu_weight: u64,
-    /// Instructions for the container's whole life (`limits."coracle.dev/fuel"`).
-    pub fuel: Option<u64>,
-    /// Instructions per second (`limits."coracle.dev/fuel-per-second"`).
-    pub fuel_per_second: Option<u64>,
-}
-
-/// Everything a runtime needs to create a container; references are resolved already.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerSpec {
-    /// Which instance.
-    pub id: ContainerId,
-    /// The image as the pod names it.
-    pub image: String,
-    /// `command` (empty: the image's own entry point).
-    pub command: Vec<String>,
-    /// `args`.
-    pub args: Vec<String>,
-    /// The environment, in order, references expanded.
-    pub env: Vec<(String, String)>,
-    /// `workingDir`.
-    pub working_dir: Option<String>,
-    /// The volumes.
-    pub mounts: Vec<Mount>,
-    /// The TCP ports that the container says it listens on; a `wasi:http` service is served on each (none: 8080).
-    pub ports: Vec<u16>,
-    /// Its limits.
-    pub limits: Limits,
-    /// `terminationMessagePath`.
-    pub termination_message_path: String,
 }
 
 /// What a probe does.
@@ -187,13 +104,25 @@ pub struct ProbeId(pub u64);
 pub enum RuntimeCommand {
     /// Tell what is there from before: [`RuntimeEvent::Existing`].
     ListExisting,
-    /// Look an image up in the node's store, or fetch it: [`RuntimeEvent::ImageReady`].
+    /// Look an image up in the node's store, or fetch it: [`RuntimeEvent::ImageReady`], and before it [`RuntimeEvent::ImagePulling`] when
+    /// it has to be fetched. A pull makes progress or fails: a minute without a byte is a failure.
     PullImage {
+        /// Which pull.
+        pull: PullId,
         /// The image as the pod names it.
         image: String,
         /// Whether the node's own copy will do; fetch otherwise.
         policy: PullPolicy,
+        /// As whom to ask the registry, in this order: the next when one is refused, then those of [`RuntimeHost::logins`], and at last
+        /// as nobody.
+        logins: Vec<Login>,
+        /// The runtime that it is for; `None`: the one that it is made for, which the answer tells.
+        runtime: Option<RuntimeKind>,
     },
+    /// Tell what images there are and how much room they leave: [`RuntimeEvent::Images`].
+    ListImages,
+    /// Remove an image by its [`ImageInfo::id`], which no container has: [`RuntimeEvent::ImageRemoved`].
+    RemoveImage(String),
     /// Create the pod's sandbox: [`RuntimeEvent::SandboxCreated`].
     CreateSandbox(Sandbox),
     /// Remove a sandbox, its containers and its volumes: [`RuntimeEvent::SandboxRemoved`].
@@ -232,41 +161,8 @@ pub enum RuntimeCommand {
     },
     /// Measure use: [`RuntimeEvent::Stats`].
     Stats,
-}
-
-/// `imagePullPolicy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum PullPolicy {
-    /// Ask the registry whether there is a newer one.
-    Always,
-    /// Fetch only what is not there.
-    IfNotPresent,
-    /// Never fetch.
-    Never,
-}
-
-/// An image in the node's store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageInfo {
-    /// The name and digest, as `status.containerStatuses[].imageID` shows it.
-    pub id: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Whether it was there already.
-    pub present: bool,
-    /// How long fetching took, in milliseconds; zero when it was there.
-    pub pull_millis: u64,
-}
-
-/// Why an image cannot be had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ImageError {
-    /// The name is no image reference: `InvalidImageName`.
-    InvalidName(String),
-    /// It is not there and may not be fetched: `ErrImageNeverPull`.
-    NeverPull,
-    /// It could not be fetched: `ErrImagePull`, then `ImagePullBackOff`.
-    Pull(String),
+    /// Measure what a pod has on the disk: [`RuntimeEvent::StorageMeasured`].
+    MeasureStorage(Uid),
 }
 
 /// Why a container could not be created or started.
@@ -318,6 +214,8 @@ pub struct ExistingContainer {
     pub started_at: Option<Timestamp>,
     /// How it ended; `None`: it runs.
     pub exit: Option<Exit>,
+    /// The runtime that has it.
+    pub runtime: RuntimeKind,
 }
 
 /// The use of one container.
@@ -331,17 +229,45 @@ pub struct Usage {
     pub fuel: Option<u64>,
 }
 
+/// What a pod has on its node's disk, in bytes. Logs are not among it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageUse {
+    /// Its empty volumes, by name.
+    pub volumes: BTreeMap<String, u64>,
+    /// What its containers have written beside, by their names.
+    pub containers: BTreeMap<String, u64>,
+}
+
 /// What a runtime tells the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RuntimeEvent {
     /// What was there when the runtime started.
     Existing(Vec<ExistingContainer>),
+    /// An image is not there, or may be old, and is being fetched.
+    ImagePulling {
+        /// Which pull.
+        pull: PullId,
+    },
+    /// The images that could be fetched again if they were removed, and the room that is left.
+    Images {
+        /// Where they lie.
+        disk: DiskUse,
+        /// The images.
+        images: Vec<StoredImage>,
+    },
+    /// An image was removed, or the sentence that says why not.
+    ImageRemoved {
+        /// As it was named.
+        id: String,
+        /// What came of it: the bytes that were given back.
+        result: Result<u64, String>,
+    },
     /// An image is there, or cannot be had.
     ImageReady {
+        /// Which pull.
+        pull: PullId,
         /// The image as the pod names it.
         image: String,
-        /// The policy that was asked for.
-        policy: PullPolicy,
         /// What came of it.
         result: Result<ImageInfo, ImageError>,
     },
@@ -401,6 +327,21 @@ pub enum RuntimeEvent {
     },
     /// What the running containers use.
     Stats(BTreeMap<String, Usage>),
+    /// A runtime that is not always there (another program) can be used, or not: then its sentence is shown as a condition of the
+    /// node, and pods of other runtimes go on. Told when it changes and once at the start.
+    Health {
+        /// Which runtime.
+        runtime: RuntimeKind,
+        /// `docker://20.10.24`, or why it cannot be used.
+        result: Result<String, String>,
+    },
+    /// What a pod has on the disk; nothing of what could not be read.
+    StorageMeasured {
+        /// The pod.
+        pod: Uid,
+        /// What it has.
+        used: StorageUse,
+    },
 }
 
 /// A two-way stream of bytes on bounded queues, of no particular async runtime.
@@ -416,6 +357,14 @@ impl<T: futures_io::AsyncRead + futures_io::AsyncWrite + Send> Duplex for T {}
 pub enum StreamSpec {
     /// A connection to a port of a pod's address.
     Port {
+        /// The pod.
+        pod: Uid,
+        /// The port.
+        port: u16,
+    },
+    /// A way for UDP datagrams to a port of a pod's address and back: in both directions each has two bytes before it that say its
+    /// length, the higher first.
+    Datagrams {
         /// The pod.
         pod: Uid,
         /// The port.
@@ -453,7 +402,15 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     fn command(&self, command: RuntimeCommand);
 
     /// Opens a stream. Its reads and writes may fail with [`Drained`].
-    fn open(&self, spec: StreamSpec) -> Result<ByteStream, OpenError>;
+    fn open(&self, spec: StreamSpec) -> Connecting;
+
+    /// Opens a session in a container, as [`Session`] says.
+    fn session(&self, spec: SessionSpec) -> Opening;
+
+    /// The node ends in good order: ends and removes what would outlive it. Nothing is asked for after it.
+    fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Which of a container's outputs.
@@ -477,6 +434,9 @@ pub struct Destination {
 /// A connection that is being opened.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<ByteStream, OpenError>> + Send>>;
 
+/// Users of a registry that are being looked for.
+pub type FindingLogins = Pin<Box<dyn Future<Output = Vec<Login>> + Send>>;
+
 /// What surrounds a runtime: the driver, which brings events to the agent, keeps logs and dials for guests.
 pub trait RuntimeHost: fmt::Debug + Send + Sync {
     /// Something happened.
@@ -485,8 +445,27 @@ pub trait RuntimeHost: fmt::Debug + Send + Sync {
     /// A container wrote something: any number of bytes, not necessarily whole lines.
     fn log(&self, container: &ContainerId, stream: LogStream, bytes: &[u8]);
 
+    /// The same where the runtime knows when it was written: bytes of one or more lines, the last of which may go on.
+    fn log_at(&self, container: &ContainerId, stream: LogStream, at: Timestamp, bytes: &[u8]) {
+        let _ = at;
+        self.log(container, stream, bytes);
+    }
+
+    /// When the last thing that is kept of a container's output was written: who reads the output of a container that ran before this
+    /// process goes on behind it.
+    fn logged_until(&self, container: &ContainerId) -> Option<Timestamp> {
+        let _ = container;
+        None
+    }
+
     /// A guest of a pod opens a TCP connection: the one Dialer decides where it goes.
     fn connect(&self, from: &Uid, to: Destination) -> Connecting;
+
+    /// As whom the user who runs the node asks for an image; asked only when one is fetched, and used after those that the pod has.
+    fn logins(&self, image: &str) -> FindingLogins {
+        let _ = image;
+        Box::pin(std::future::ready(Vec::new()))
+    }
 
     /// A guest of a pod looks a name up.
     fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError>;

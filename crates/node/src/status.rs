@@ -12,6 +12,7 @@ use crate::pod_spec::{PodView, Role};
 use crate::pod_worker::Verdict;
 use crate::reasons;
 use crate::restart::Termination;
+use crate::runtime::RuntimeKind;
 
 /// One condition, with the time of its last transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(crate) struct Condition {
 pub(crate) struct StatusParts<'a> {
     pub(crate) pod: &'a PodView,
     pub(crate) config: &'a NodeConfig,
+    pub(crate) runtime: Option<RuntimeKind>,
     pub(crate) containers: &'a [Container],
     /// `status.podIP`.
     pub(crate) address: Option<std::net::IpAddr>,
@@ -179,7 +181,7 @@ impl StatusParts<'_> {
     }
 
     fn container(&self, container: &Container) -> Value {
-        let id = container.id(self.pod).map(|id| format!("{}://{id}", self.config.runtime_scheme()));
+        let id = container.id(self.pod).map(|id| format!("{}://{id}", self.config.runtime_scheme(self.runtime)));
         let mut status = json!({
             "name": container.name(),
             "image": container.image(),
@@ -242,7 +244,7 @@ impl StatusParts<'_> {
             "startedAt": end.started_at.map_or_else(|| finished.clone(), Timestamp::rfc3339),
             "finishedAt": finished,
             "containerID": format!(
-                "{}://{}/{}/{}", self.config.runtime_scheme(), self.pod.uid, container.name(), end.instance
+                "{}://{}/{}/{}", self.config.runtime_scheme(self.runtime), self.pod.uid, container.name(), end.instance
             ),
         });
         if let Some(signal) = end.signal {

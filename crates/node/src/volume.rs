@@ -7,6 +7,7 @@ use coracle_api::resources::{CONFIG_MAPS, SECRETS};
 use coracle_api::{ObjectKey, Quantity};
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
 
+use crate::credentials;
 use crate::downward::Downward;
 use crate::objects::{Data, Objects};
 use crate::pod_spec::PodView;
@@ -18,11 +19,13 @@ const DEFAULT_MODE: i32 = 0o644;
 /// The mode of a file with a token.
 const TOKEN_MODE: i32 = 0o600;
 
-/// What a volume is made of; without `tokens` the files that would hold some are left out. The error is the end of the `FailedMount` Event's sentence.
+/// What a volume is made of; without `tokens` the files that would hold some are left out, and without `host_paths` no volume is a
+/// path of the node. The error is the end of the `FailedMount` Event's sentence.
 pub(crate) fn contents(
     volume: &Volume,
     objects: &Objects,
     tokens: Option<&Tokens>,
+    host_paths: bool,
     downward: Downward<'_>,
 ) -> Result<VolumeSource, String> {
     let namespace = downward.pod.namespace();
@@ -30,7 +33,10 @@ pub(crate) fn contents(
     if let Some(source) = &volume.empty_dir {
         let limit = source.size_limit.as_ref().and_then(|limit| limit.0.parse::<Quantity>().ok());
         let size_limit = limit.and_then(|limit| u64::try_from(limit.units()).ok()).filter(|limit| *limit > 0);
-        return Ok(VolumeSource::EmptyDir { size_limit });
+        return Ok(VolumeSource::EmptyDir { size_limit, in_memory: source.medium.as_deref() == Some("Memory") });
+    } else if let Some(source) = volume.host_path.as_ref().filter(|_| host_paths) {
+        let (path, expects) = (source.path.clone(), source.type_.clone().unwrap_or_default());
+        return Ok(VolumeSource::HostPath { path, expects });
     } else if let Some(source) = &volume.config_map {
         files.mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         files.config_map(&source.name, source.items.as_deref(), source.optional)?;
@@ -52,7 +58,7 @@ pub(crate) fn contents(
     Ok(VolumeSource::Files(files.contents))
 }
 
-/// The ConfigMaps and Secrets that a pod reads, in volumes and variables.
+/// The ConfigMaps and Secrets that a pod reads, in volumes and variables, and the Secrets that it pulls images with.
 pub(crate) fn references(pod: &PodView) -> BTreeSet<ObjectKey> {
     let mut keys = BTreeSet::new();
     let mut config_map = |name: &str| keys.insert(ObjectKey::new(CONFIG_MAPS, pod.namespace(), name));
@@ -78,6 +84,7 @@ pub(crate) fn references(pod: &PodView) -> BTreeSet<ObjectKey> {
     projections().filter_map(|p| p.secret.as_ref()).for_each(|source| _ = secret(&source.name));
     env_from().filter_map(|source| source.secret_ref.as_ref()).for_each(|source| _ = secret(&source.name));
     env().filter_map(|source| source.secret_key_ref.as_ref()).for_each(|source| _ = secret(&source.name));
+    credentials::pull_secrets(pod).for_each(|name| _ = secret(name));
     keys
 }
 
@@ -109,8 +116,10 @@ impl Files<'_> {
         } else if let Some(source) = &projection.service_account_token {
             let Some(tokens) = self.tokens else { return Ok(()) };
             let text = tokens.text(&tokens::key_of(source)).unwrap_or_else(|| Err("the token is on its way".into()))?;
-            // Nobody but the container reads it, whatever the mode of the volume (as kubelets write it).
-            self.add(&source.path, text, Some(TOKEN_MODE))
+            // With a group of the pod's own its members read it and nobody else, whatever the mode of the volume; without one whoever the
+            // containers run as must be able to (as kubelets write it).
+            let grouped = self.downward.pod.value["spec"]["securityContext"]["fsGroup"].is_number();
+            self.add(&source.path, text, grouped.then_some(TOKEN_MODE))
         } else {
             Err("a source of the projected volume is not supported by this node".into())
         }

@@ -161,7 +161,7 @@ impl Member {
         if !self.begun {
             Some(Instant::ZERO)
         } else if !self.is_alone() {
-            Some(self.next_tick)
+            [Some(self.next_due()), self.reads.next_wakeup(self.config.heartbeat)].into_iter().flatten().min()
         } else if self.is_due_to_lead() {
             Some(Instant::ZERO)
         } else {
@@ -174,8 +174,9 @@ impl Member {
         if !std::mem::replace(&mut self.begun, true) {
             self.collect();
         }
+        self.pass_time(now, &input);
         match input {
-            Input::Tick => self.tick(now),
+            Input::Tick => {}
             Input::Message(from, message) => self.receive(from, message),
             Input::Snapshot(from, message) => self.receive_snapshot(from, message),
             Input::SnapshotSent(to, complete) => {
@@ -183,6 +184,7 @@ impl Member {
                 self.node.report_snapshot(to.0, outcome);
             }
             Input::Unreachable(member) => self.node.report_unreachable(member.0),
+            Input::Gone(member) => self.gone(member),
             Input::Persisted(id) => self.persisted(id),
             Input::Propose(id, data) => self.propose(id, &data),
             Input::ChangeMembership(id, change) => self.change_membership(id, &change),

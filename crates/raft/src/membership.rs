@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coracle_base::wire::{Damage, Reader, Writer};
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
+use raft::RawNode;
+use raft::eraftpb::{self, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
 use serde::{Deserialize, Serialize};
 
-use crate::MemberId;
+use crate::log::Log;
+use crate::{MemberId, SnapshotMark, SnapshotPointer};
 
 const FORMAT: u8 = 1;
 
@@ -84,6 +86,17 @@ impl Membership {
             && lists.into_iter().all(|ids| distinct(ids))
             && !self.learners.iter().any(votes)
             && self.learners_next.iter().all(waits)
+    }
+
+    /// The group after a step, if it can be made: what the raft crate itself says.
+    pub(crate) fn after(&self, step: &Step) -> Option<Self> {
+        let mark = SnapshotMark { index: 1, term: 1 };
+        let pointer = SnapshotPointer { mark, membership: self.clone() };
+        let log = Log::new(mark, pointer, eraftpb::HardState { term: 1, commit: 1, ..eraftpb::HardState::default() });
+        let config = raft::Config { applied: 1, ..raft::Config::new(u64::MAX) };
+        let mut node = RawNode::new(&config, log, &slog::Logger::root(slog::Discard, slog::o!())).ok()?;
+        let after = Self::from_raft(&node.apply_conf_change(&step.to_raft()).ok()?);
+        after.is_sound().then_some(after)
     }
 
     /// The bytes of the log's file and of peers.
@@ -283,6 +296,26 @@ mod tests {
             assert!(Step::decode(&encoded[..length]).is_err(), "{length} bytes");
         }
         assert!(Membership::decode(&[2]).unwrap_err().to_string().contains("format version is 2"));
+    }
+
+    #[test]
+    fn a_log_with_a_change_that_its_group_cannot_make_is_unsound() {
+        let entry = |index, step: Step| crate::LogEntry {
+            index,
+            term: 1,
+            kind: crate::EntryKind::Membership,
+            data: step.encode(),
+        };
+        let leaves = Step { joint: false, changes: vec![(MemberId(1), Place::Outside)] };
+        let log = |entries: Vec<crate::LogEntry>| crate::Restored {
+            hard_state: crate::HardState { term: 1, vote: 0, commit: 1 },
+            entries,
+            ..crate::Restored::default()
+        };
+        let founded = entry(1, Step::found(MemberId(1)));
+        assert_eq!(log(vec![founded.clone()]).check(), Ok(()));
+        assert_eq!(log(vec![founded.clone(), entry(2, leaves)]).check(), Err(crate::Unsound::Change(2)));
+        assert_eq!(log(vec![founded, entry(2, Step::leave())]).check(), Err(crate::Unsound::Change(2)));
     }
 
     #[test]

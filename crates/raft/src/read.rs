@@ -72,6 +72,14 @@ impl Reads {
         Some(context)
     }
 
+    /// When [`Self::due`] or [`Self::expired`] has something to say without anything else happening.
+    pub(crate) fn next_wakeup(&self, patience: Duration) -> Option<Instant> {
+        match &self.round {
+            Some(round) => Some(round.asked + patience),
+            None => self.waiting.first().map(|_| Instant::ZERO),
+        }
+    }
+
     /// Gives up the round on its way, so that it is asked again at once.
     pub(crate) fn retry(&mut self) {
         if let Some(round) = self.round.take() {

@@ -127,8 +127,8 @@ pub enum Unsound {
     /// Terms fall along it, or its last one was forgotten.
     #[error("the term of entry {0} does not fit what is before and after it")]
     Term(u64),
-    /// An entry that changes the group cannot be read, or is of a newer version.
-    #[error("entry {0} is no change of the group that this version can read")]
+    /// An entry that changes the group cannot be read, is of a newer version, or does not fit the group.
+    #[error("entry {0} is no change of the group that this version can make")]
     Change(u64),
     /// What was committed is missing.
     #[error("it ends before entry {0}, which was committed")]
@@ -154,9 +154,6 @@ impl Restored {
             if entry.term < term {
                 return Err(Unsound::Term(entry.index));
             }
-            if entry.kind == EntryKind::Membership && Step::decode(&entry.data).is_err() {
-                return Err(Unsound::Change(entry.index));
-            }
             (last, term) = (entry.index, entry.term);
         }
         if term > self.hard_state.term {
@@ -172,6 +169,18 @@ impl Restored {
         // A group without anybody is one that a member waits to be let into.
         if self.snapshot.membership != Membership::default() && !self.snapshot.membership.is_sound() {
             return Err(Unsound::Group);
+        }
+        self.check_changes()
+    }
+
+    /// Whether the group can take each change that is still to be applied: consensus panics on one that it cannot. Each was begun by a
+    /// leader that had applied the one before, so that they fit one after the other or are damaged.
+    fn check_changes(&self) -> Result<(), Unsound> {
+        let behind = self.entries.iter().filter(|entry| entry.index > self.snapshot.mark.index);
+        let mut group = self.snapshot.membership.clone();
+        for entry in behind.filter(|entry| entry.kind == EntryKind::Membership) {
+            let step = Step::decode(&entry.data).ok();
+            group = step.and_then(|step| group.after(&step)).ok_or(Unsound::Change(entry.index))?;
         }
         Ok(())
     }

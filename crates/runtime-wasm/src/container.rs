@@ -101,7 +101,16 @@ impl Container {
         }
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        match self.state() {
+            State::Ended(exit) => Some(exit.code),
+            State::Created | State::Running => None,
+        }
+    }
+
     pub(crate) fn finish(&self, exit: Exit) {
+        self.environment.outputs.end();
         self.set_state(State::Ended(exit));
         self.over.send_replace(true);
     }
@@ -111,7 +120,7 @@ impl Container {
     }
 
     pub(crate) fn stderr(&self, shared: &Shared) -> Log {
-        Log::new(Arc::clone(&shared.host), self.id().clone(), LogStream::Stderr)
+        Log::new(Arc::clone(&shared.host), self.id().clone(), LogStream::Stderr, Arc::clone(&self.environment.outputs))
     }
 }
 
@@ -145,7 +154,8 @@ pub(crate) async fn run(shared: &Arc<Shared>, container: &Arc<Container>, permit
     Exit { message: left.or(exit.message), ..exit }
 }
 
-enum Entry {
+/// Where an instance is entered.
+pub(crate) enum Entry {
     Module(wasmtime::InstancePre<Guest>),
     Command(CommandPre<Guest>),
 }
@@ -180,7 +190,8 @@ async fn command(shared: &Arc<Shared>, container: &Arc<Container>, entry: Entry,
     }
 }
 
-async fn enter(entry: Entry, mut store: Store<Guest>) -> wasmtime::Result<()> {
+/// Makes an instance and runs it to its end.
+pub(crate) async fn enter(entry: Entry, mut store: Store<Guest>) -> wasmtime::Result<()> {
     let started = Instant::now();
     let result = call(entry, &mut store).await;
     settle_last_fuel(&store);

@@ -12,10 +12,11 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::account::{Account, InstanceMemory};
 use crate::engine::Flavor;
+use crate::flow::{GuestIn, GuestOut};
 use crate::outgoing::Outgoing;
 use crate::placement::Inline;
 use crate::shared::Shared;
-use crate::stdio::Log;
+use crate::stdio::{Log, Outputs};
 
 /// The state of an instance.
 pub(crate) struct Guest {
@@ -67,21 +68,35 @@ pub(crate) struct Environment {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) working_dir: Option<String>,
     pub(crate) preopens: Vec<Preopen>,
+    pub(crate) stdio: Stdio,
+    /// Who is attached to the container.
+    pub(crate) outputs: Arc<Outputs>,
+}
+
+/// Where an instance's standard streams go.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Stdio {
+    /// Outputs to the container's log; the input is at its end, as `stdin: false` has it.
+    #[default]
+    Log,
+    /// To and from a client.
+    Streams { stdin: GuestIn, stdout: GuestOut, stderr: GuestOut },
 }
 
 impl Environment {
     fn context(&self, host: &Arc<dyn RuntimeHost>, inline: Option<&Inline>) -> wasmtime::Result<WasiP1Ctx> {
-        let log = |stream| Log::new(Arc::clone(host), self.id.clone(), stream);
         let mut builder: WasiCtxBuilder = WasiCtx::builder();
-        // Standard input is at its end, as `stdin: false` has it. The operating system's network is out of reach.
-        builder
-            .args(&self.args)
-            .envs(&self.env)
-            .stdout(log(LogStream::Stdout))
-            .stderr(log(LogStream::Stderr))
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false);
+        match &self.stdio {
+            Stdio::Log => {
+                let log = |stream| Log::new(Arc::clone(host), self.id.clone(), stream, Arc::clone(&self.outputs));
+                builder.stdout(log(LogStream::Stdout)).stderr(log(LogStream::Stderr));
+            }
+            Stdio::Streams { stdin, stdout, stderr } => {
+                builder.stdin(stdin.clone()).stdout(stdout.clone()).stderr(stderr.clone());
+            }
+        }
+        // The operating system's network is out of reach.
+        builder.args(&self.args).envs(&self.env).allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         if let Some(inline) = inline {
             inline.furnish(&mut builder);
         }

@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use coracle_base::Timestamp;
+use coracle_node::canonical_image_name;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::error::Error;
 use crate::files;
+use crate::inspect::{ImageDetails, inspect};
 use crate::options::BuiltinImages;
-use crate::reference::canonical_image_name;
+use crate::program::compiled_size;
+use crate::registry::{Contents, Fetched, ImageConfig, digest_of};
 
 /// The largest image. Compiling takes some twenty times its size in memory.
 pub const IMAGE_SIZE_MAX: usize = 256 << 20;
@@ -31,8 +35,30 @@ pub struct Image {
     pub digest: String,
     /// The size in bytes.
     pub size: u64,
-    /// When it was imported.
+    /// When it was imported or fetched.
     pub created: Timestamp,
+    /// The digest of the manifest that it was fetched by; `None`: it was imported, or is built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// How an image with a file system says that it is run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) config: ImageConfig,
+}
+
+fn is_default(config: &ImageConfig) -> bool {
+    *config == ImageConfig::default()
+}
+
+impl Image {
+    /// `imageID` of the image under a canonical name: the repository, and the digest that a registry knows it by.
+    pub(crate) fn id(&self, canonical: &str) -> String {
+        let name = canonical.split('@').next().unwrap_or(canonical);
+        let repository = match name.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => repository,
+            _ => name,
+        };
+        format!("{repository}@{}", self.manifest.as_ref().unwrap_or(&self.digest))
+    }
 }
 
 /// The store. Every method may wait for the disk.
@@ -89,23 +115,96 @@ impl ImageStore {
         if binary.len() > IMAGE_SIZE_MAX {
             return Err(too_large(binary.len()));
         }
-        let image = Image { name: name.to_owned(), digest: digest(&binary), size: binary.len() as u64, created: now() };
+        let image = Image {
+            name: name.to_owned(),
+            digest: digest(&binary),
+            size: binary.len() as u64,
+            created: now(),
+            manifest: None,
+            config: ImageConfig::default(),
+        };
         let mut inner = self.lock();
-        if inner.index.len() >= IMAGES_MAX && !inner.index.contains_key(&key) {
-            return Err(Error::Full { limit: IMAGES_MAX });
-        }
+        self.make_room(&mut inner, &key)?;
         match self.blob_path(&image.digest) {
             Some(path) => files::write_atomically(&path, &binary, 0o600).map_err(Error::io("write", path))?,
             None => drop(inner.blobs.insert(image.digest.clone(), binary.into())),
         }
+        self.point(&mut inner, key, image.clone())?;
+        Ok(image)
+    }
+
+    /// Keeps what was fetched under a name.
+    pub(crate) fn keep(&self, name: &str, canonical: &str, fetched: Fetched) -> Result<Image, Error> {
+        let Fetched { manifest, config, contents } = fetched;
+        let mut inner = self.lock();
+        self.make_room(&mut inner, canonical)?;
+        let (digest, size) = match contents {
+            Contents::Known(digest) => {
+                let size = self.size_of(&inner, &digest)?;
+                (digest, size)
+            }
+            Contents::File(mut file) => {
+                let digest = digest_of(file.as_file_mut()).map_err(Error::io("read", file.path()))?;
+                let size = file.as_file().metadata().map_err(Error::io("read", file.path()))?.len();
+                self.take(&mut inner, &digest, file)?;
+                (digest, size)
+            }
+        };
+        let manifest = Some(manifest);
+        let image = Image { name: name.to_owned(), digest, size, created: now(), manifest, config };
+        self.point(&mut inner, canonical.to_owned(), image.clone())?;
+        Ok(image)
+    }
+
+    fn take(&self, inner: &mut Inner, digest: &str, file: NamedTempFile) -> Result<(), Error> {
+        let from = file.path().to_owned();
+        if let Some(path) = self.blob_path(digest) {
+            return file.persist(&path).map(drop).map_err(|error| Error::io("write", path)(error.error));
+        }
+        let bytes = fs::read(&from).map_err(Error::io("read", from))?;
+        inner.blobs.insert(digest.to_owned(), bytes.into());
+        Ok(())
+    }
+
+    fn size_of(&self, inner: &Inner, digest: &str) -> Result<u64, Error> {
+        if let Some(bytes) = inner.blobs.get(digest) {
+            return Ok(bytes.len() as u64);
+        }
+        let path = self.blob_path(digest).unwrap_or_else(|| PathBuf::from(digest));
+        fs::metadata(&path).map(|metadata| metadata.len()).map_err(Error::io("read", path))
+    }
+
+    /// Sees to it that one more name may be kept. Of those that were fetched the oldest gives way: it can be fetched again.
+    fn make_room(&self, inner: &mut Inner, key: &str) -> Result<(), Error> {
+        if inner.index.len() < IMAGES_MAX || inner.index.contains_key(key) {
+            return Ok(());
+        }
+        let fetched = inner.index.iter().filter(|(_, image)| image.manifest.is_some());
+        let oldest = fetched.min_by_key(|(_, image)| image.created).map(|(key, _)| key.clone());
+        let Some(oldest) = oldest else { return Err(Error::Full { limit: IMAGES_MAX }) };
+        self.unpoint(inner, &oldest).map(drop)
+    }
+
+    /// Makes a name point at an image.
+    fn point(&self, inner: &mut Inner, key: String, image: Image) -> Result<(), Error> {
         let mut index = inner.index.clone();
-        let replaced = index.insert(key, image.clone());
+        let replaced = index.insert(key, image);
         self.write_index(&index)?;
         inner.index = index;
         if let Some(replaced) = replaced {
-            self.collect(&mut inner, &replaced.digest);
+            self.collect(inner, &replaced.digest);
         }
-        Ok(image)
+        Ok(())
+    }
+
+    /// Takes a name out, and the contents with the last name.
+    fn unpoint(&self, inner: &mut Inner, key: &str) -> Result<Option<Image>, Error> {
+        let mut index = inner.index.clone();
+        let Some(removed) = index.remove(key) else { return Ok(None) };
+        self.write_index(&index)?;
+        inner.index = index;
+        self.collect(inner, &removed.digest);
+        Ok(Some(removed))
     }
 
     /// All imported images, by canonical name.
@@ -116,13 +215,35 @@ impl ImageStore {
     /// Takes a name out, and the contents with the last name. `false`: there is no such name.
     pub fn remove(&self, name: &str) -> Result<bool, Error> {
         let key = canonical_image_name(name).map_err(|reason| Error::InvalidName { name: name.to_owned(), reason })?;
-        let mut inner = self.lock();
-        let mut index = inner.index.clone();
-        let Some(removed) = index.remove(&key) else { return Ok(false) };
-        self.write_index(&index)?;
-        inner.index = index;
-        self.collect(&mut inner, &removed.digest);
-        Ok(true)
+        Ok(self.unpoint(&mut self.lock(), &key)?.is_some())
+    }
+
+    /// The images that were fetched, by canonical name: what could be fetched again.
+    pub(crate) fn fetched(&self) -> Vec<(String, Image)> {
+        let inner = self.lock();
+        let fetched = inner.index.iter().filter(|(_, image)| image.manifest.is_some());
+        fetched.map(|(name, image)| (name.clone(), image.clone())).collect()
+    }
+
+    /// An image that was fetched by this manifest, under whichever name.
+    pub(crate) fn of_manifest(&self, manifest: &str) -> Option<Image> {
+        self.lock().index.values().find(|image| image.manifest.as_deref() == Some(manifest)).cloned()
+    }
+
+    /// Whether contents are here.
+    pub(crate) fn has(&self, digest: &str) -> bool {
+        let inner = self.lock();
+        inner.index.values().any(|image| image.digest == digest)
+    }
+
+    /// What the image of a name is; `None`: there is no such name. Compiled code is looked for in this folder.
+    pub fn inspect(&self, name: &str, compiled: Option<&Path>) -> Result<Option<ImageDetails>, Error> {
+        let failed = |reason| Error::InvalidName { name: name.to_owned(), reason };
+        let Some(image) = self.find(&canonical_image_name(name).map_err(failed)?) else { return Ok(None) };
+        let bytes = self.contents(&image.digest)?;
+        let inspection = inspect(&bytes).map_err(|reason| Error::NotWasm { name: name.to_owned(), reason })?;
+        let compiled_size = compiled_size(compiled, &image.digest);
+        Ok(Some(ImageDetails { image, inspection, compiled_size }))
     }
 
     /// The image of a canonical name: an imported one before a built-in one.
@@ -142,6 +263,8 @@ impl ImageStore {
             digest: digest(&binary),
             size: binary.len() as u64,
             created: Timestamp::EPOCH,
+            manifest: None,
+            config: ImageConfig::default(),
         };
         inner.blobs.entry(image.digest.clone()).or_insert(binary);
         inner.known_builtin.insert(canonical.to_owned(), image.clone());
@@ -190,7 +313,7 @@ impl ImageStore {
 }
 
 /// The binary form of an image: text is translated, a binary is taken as it is if its first bytes are right.
-fn to_binary(bytes: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn to_binary(bytes: &[u8]) -> Result<Vec<u8>, String> {
     if bytes.is_empty() {
         return Err("the file is empty".to_owned());
     }
@@ -233,6 +356,35 @@ mod tests {
         assert_eq!(store.find("docker.io/library/web:latest").unwrap(), image);
         assert_eq!(image.name, "web");
         assert!(store.contents(&image.digest).unwrap().starts_with(b"\0asm"));
+    }
+
+    #[test]
+    fn image_ids_name_the_repository_and_the_digest() {
+        let store = ImageStore::open(None, None).unwrap();
+        let mut image = store.import("web", MODULE).unwrap();
+        image.digest = "sha256:ab".to_owned();
+        assert_eq!(image.id("docker.io/library/web:v1"), "docker.io/library/web@sha256:ab");
+        image.manifest = Some("sha256:12".to_owned());
+        assert_eq!(image.id("localhost:5000/web@sha256:cd"), "localhost:5000/web@sha256:12");
+    }
+
+    fn fetched(manifest: &str, binary: &[u8]) -> Fetched {
+        let mut file = NamedTempFile::new().unwrap();
+        std::io::Write::write_all(file.as_file_mut(), binary).unwrap();
+        Fetched { manifest: manifest.to_owned(), config: ImageConfig::default(), contents: Contents::File(file) }
+    }
+
+    #[test]
+    fn the_oldest_image_that_was_fetched_makes_room_and_an_imported_one_never() {
+        let store = ImageStore::open(None, None).unwrap();
+        for number in 0..IMAGES_MAX - 1 {
+            store.import(&format!("own:{number}"), MODULE).unwrap();
+        }
+        store.keep("a", "r/a:1", fetched("sha256:0a", b"\0asm\x01\0\0\0")).unwrap();
+        store.keep("b", "r/b:1", fetched("sha256:0b", b"\0asm\x01\0\0\0")).unwrap();
+        assert_eq!(store.fetched().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["r/b:1"]);
+        store.import("own:new", MODULE).unwrap();
+        assert!(matches!(store.import("own:more", MODULE), Err(Error::Full { .. })));
     }
 
     #[test]

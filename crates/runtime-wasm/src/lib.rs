@@ -21,7 +21,6 @@
 mod error;
 mod files;
 mod options;
-mod reference;
 
 mod account;
 mod placement;
@@ -29,11 +28,14 @@ mod slices;
 mod virtual_core;
 
 mod image_store;
+mod inspect;
 mod program;
+mod registry;
 
 mod engine;
 mod exchange;
 mod exit;
+mod flow;
 mod guest;
 mod outgoing;
 mod pipe;
@@ -45,14 +47,19 @@ mod pod;
 mod probe;
 mod runtime;
 mod service;
+mod session;
 mod shared;
+mod terminal;
+mod tools;
 
 pub mod simulated;
 
+pub use coracle_node::canonical_image_name;
 pub use error::Error;
 pub use image_store::{IMAGE_SIZE_MAX, Image, ImageStore};
+pub use inspect::{ImageDetails, Inspection, inspect};
 pub use options::{BuiltinImages, Placement, WasmOptions};
-pub use reference::canonical_image_name;
+pub use registry::{Endpoint, HostSettings, Mirror, PushError, Registries, push};
 pub use runtime::WasmRuntime;
 
 /// The version of wasmtime that this runtime is built on.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use coracle_base::Timestamp;
 
+use crate::registry::Registries;
+
 /// Images that come with the program: the bytes of a canonical name (`docker.io/library/web:latest`), or nothing.
 pub type BuiltinImages = Arc<dyn Fn(&str) -> Option<Arc<[u8]>> + Send + Sync>;
 
@@ -48,6 +50,9 @@ pub struct WasmOptions {
     pub compile_concurrency: usize,
     /// The most linear memory of all guests together, in bytes.
     pub memory_total: u64,
+    /// How registries are reached; `None`: nothing is fetched, and images are imported or built in. Nothing is fetched inline either: what
+    /// comes from outside takes time that a paused clock knows nothing of.
+    pub registries: Option<Registries>,
     /// Images that come with the program. The store's own images go before them.
     pub builtin_images: Option<BuiltinImages>,
 }
@@ -63,6 +68,7 @@ impl Default for WasmOptions {
             // A compilation uses every core itself; a second one keeps them busy where the first is sequential.
             compile_concurrency: 2,
             memory_total: 16 << 30,
+            registries: Some(Registries::default()),
             builtin_images: None,
         }
     }
@@ -77,6 +83,7 @@ impl fmt::Debug for WasmOptions {
             .field("max_instances", &self.max_instances)
             .field("compile_concurrency", &self.compile_concurrency)
             .field("memory_total", &self.memory_total)
+            .field("registries", &self.registries)
             .field("builtin_images", &self.builtin_images.is_some())
             .finish()
     }

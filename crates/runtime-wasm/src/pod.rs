@@ -1,19 +1,21 @@
 //! The worker of one pod: takes the pod's commands in order and answers each.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use coracle_api::Uid;
+use coracle_node::canonical_image_name;
 use coracle_node::runtime::{
-    ContainerError, ContainerId, ContainerSpec, Exit, RuntimeCommand, RuntimeEvent, Sandbox, VolumeSource,
+    ContainerError, ContainerId, ContainerSpec, Exit, RuntimeCommand, RuntimeEvent, Sandbox, StorageUse, VolumeSource,
 };
 
 use crate::account::Account;
 use crate::container::{self, Container, Ending, State};
 use crate::engine::Metering;
 use crate::exit;
-use crate::guest::Environment;
-use crate::reference::canonical_image_name;
+use crate::guest::{Environment, Stdio};
+use crate::registry::ImageConfig;
 use crate::shared::Shared;
 use crate::volume::{self, PodDir};
 
@@ -54,6 +56,9 @@ impl PodWorker {
             // These are of no pod: the runtime answers them itself.
             RuntimeCommand::ListExisting
             | RuntimeCommand::PullImage { .. }
+            | RuntimeCommand::ListImages
+            | RuntimeCommand::MeasureStorage(_)
+            | RuntimeCommand::RemoveImage(_)
             | RuntimeCommand::Probe { .. }
             | RuntimeCommand::Stats => {}
         }
@@ -127,10 +132,12 @@ impl PodWorker {
         let prepared = blocking(move || dir.prepare(&wanted)).await.map_err(ContainerError::Create)?;
         let environment = Environment {
             id: spec.id.clone(),
-            args: arguments(&spec),
-            env: environment(&spec, sandbox),
-            working_dir: spec.working_dir,
+            args: arguments(&spec, &image.config),
+            env: environment(&spec, sandbox, &image.config),
+            working_dir: spec.working_dir.or(Some(image.config.working_dir).filter(|dir| !dir.is_empty())),
             preopens: prepared.preopens,
+            stdio: Stdio::default(),
+            outputs: Arc::default(),
         };
         let container = Container::new(environment, program, account, spec.ports, prepared.termination_message);
         self.containers.insert(spec.id, Arc::new(container));
@@ -151,12 +158,12 @@ impl PodWorker {
             return failed("the node runs as many Wasm instances as it may".to_owned());
         };
         container.set_state(State::Running);
-        self.shared.started(id.to_string(), Arc::clone(&container.account));
+        self.shared.started(Arc::clone(container));
         started(Ok(()));
         let (shared, container) = (Arc::clone(&self.shared), Arc::clone(container));
         self.shared.io.spawn(async move {
             let exit = container::run(&shared, &container, permit).await;
-            shared.ended(&id.to_string());
+            shared.ended(&id);
             shared.host.event(RuntimeEvent::ContainerExited { id, exit: exit.clone() });
             container.finish(exit);
         });
@@ -185,6 +192,11 @@ impl PodWorker {
     }
 }
 
+/// What a pod has on the disk.
+pub(crate) fn storage(pods_dir: &Path, pod: &Uid) -> StorageUse {
+    volume::one_component(pod.as_str()).map(|name| PodDir(pods_dir.join(name)).used()).unwrap_or_default()
+}
+
 /// Answers a command about a pod that is not there.
 pub(crate) fn absent(command: RuntimeCommand) -> Option<RuntimeEvent> {
     let missing = || "the pod has no sandbox".to_owned();
@@ -204,6 +216,9 @@ pub(crate) fn absent(command: RuntimeCommand) -> Option<RuntimeEvent> {
         | RuntimeCommand::RemoveSandbox(_)
         | RuntimeCommand::ListExisting
         | RuntimeCommand::PullImage { .. }
+        | RuntimeCommand::ListImages
+        | RuntimeCommand::MeasureStorage(_)
+        | RuntimeCommand::RemoveImage(_)
         | RuntimeCommand::Probe { .. }
         | RuntimeCommand::Stats => return None,
     })
@@ -216,18 +231,23 @@ pub(crate) fn absent_exit(id: ContainerId) -> RuntimeEvent {
     RuntimeEvent::ContainerExited { id, exit: Exit { reason, message, ..exit::killed() } }
 }
 
-/// `command` and `args`; a guest without a command is called by its container's name, since a program expects a name.
-pub(crate) fn arguments(spec: &ContainerSpec) -> Vec<String> {
-    let command = if spec.command.is_empty() { vec![spec.id.container.clone()] } else { spec.command.clone() };
-    command.into_iter().chain(spec.args.iter().cloned()).collect()
+/// `command` and `args`, or what the image says where a container says neither; a guest without a command is called by its container's name, since a
+/// program expects a name.
+pub(crate) fn arguments(spec: &ContainerSpec, image: &ImageConfig) -> Vec<String> {
+    let own = match (spec.command.as_slice(), image.entrypoint.as_slice()) {
+        ([], []) => std::slice::from_ref(&spec.id.container),
+        ([], entrypoint) => entrypoint,
+        (command, _) => command,
+    };
+    let further = if spec.command.is_empty() && spec.args.is_empty() { &image.cmd } else { &spec.args };
+    own.iter().chain(further).cloned().collect()
 }
 
-/// The container's environment, and `HOSTNAME`, which container runtimes set.
-pub(crate) fn environment(spec: &ContainerSpec, sandbox: &Sandbox) -> Vec<(String, String)> {
-    let mut env = Vec::with_capacity(spec.env.len() + 1);
-    if !spec.env.iter().any(|(name, _)| name == "HOSTNAME") {
-        env.push(("HOSTNAME".to_owned(), sandbox.hostname.clone()));
-    }
+/// The container's environment in front of its image's, and `HOSTNAME`, which container runtimes set.
+pub(crate) fn environment(spec: &ContainerSpec, sandbox: &Sandbox, image: &ImageConfig) -> Vec<(String, String)> {
+    let mut env = vec![("HOSTNAME".to_owned(), sandbox.hostname.clone())];
+    env.extend(image.env.iter().filter_map(|text| text.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())));
+    env.retain(|(name, _)| spec.env.iter().all(|(own, _)| own != name));
     env.extend(spec.env.iter().cloned());
     env
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, Semaphore};
@@ -13,9 +13,11 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::engine::{Engines, Flavor, Metering};
+use crate::error::Error;
 use crate::files;
 use crate::guest::Guest;
 use crate::image_store::ImageStore;
+use crate::inspect::ImageDetails;
 
 /// Compiled programs kept in memory beyond those that run: each is about the size of its code.
 const KEPT_MAX: usize = 64;
@@ -163,6 +165,16 @@ impl Compiler {
         }
     }
 
+    /// The size of the compiled code that is kept of an image, in bytes.
+    pub(crate) fn size(&self, digest: &str) -> u64 {
+        compiled_size(self.dir.as_deref(), digest)
+    }
+
+    /// What an image is; `None`: there is none of this name.
+    pub(crate) fn inspect(&self, images: &ImageStore, name: &str) -> Result<Option<ImageDetails>, Error> {
+        images.inspect(name, self.dir.as_deref())
+    }
+
     /// Removes compiled code of an image that is gone.
     pub(crate) fn forget(&self, digest: &str) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,6 +187,14 @@ impl Compiler {
             }
         }
     }
+}
+
+/// The size of the compiled code that is kept of an image in a folder, in bytes.
+pub(crate) fn compiled_size(dir: Option<&Path>, digest: &str) -> u64 {
+    let (Some(dir), Some(hex)) = (dir, digest.strip_prefix("sha256:")) else { return 0 };
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    let own = files.filter(|entry| entry.file_name().to_string_lossy().starts_with(hex));
+    own.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
 }
 
 /// Whether a binary is a component: its header's layer is 1, a module's is 0.

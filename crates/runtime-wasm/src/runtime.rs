@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coracle_api::Uid;
-use coracle_node::runtime::{ByteStream, OpenError, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, StreamSpec};
+use coracle_node::canonical_image_name;
+use coracle_node::runtime::{
+    Connecting, OpenError, Opening, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, SessionSpec, StreamSpec,
+};
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
@@ -17,13 +20,16 @@ use crate::engine::Engines;
 use crate::error::Error;
 use crate::files;
 use crate::image_store::{Image, ImageStore};
+use crate::inspect::ImageDetails;
 use crate::options::{Placement, WasmOptions};
 use crate::placement::{Inline, Spawner};
 use crate::pod::{self, PodWorker};
 use crate::probe::{self, Target};
 use crate::program::Compiler;
+use crate::registry::Fetcher;
 use crate::service::Ports;
-use crate::shared::Shared;
+use crate::session;
+use crate::shared::{PullRequest, Shared};
 use crate::slices::{self, Slicing, Ticker};
 
 /// Threads for commands, connections and probes; guests have their own.
@@ -69,6 +75,10 @@ impl WasmRuntime {
         }
         let pods_dir = state.join("pods");
         files::create_private_dir(&pods_dir).map_err(Error::io("create", &pods_dir))?;
+        let fetcher = match (options.registries, &options.placement) {
+            (Some(registries), Placement::Threads) => Some(Fetcher::new(registries, fetch_dir(&state)?)),
+            _ => None,
+        };
         let (slicing, inline) = match options.placement {
             Placement::Threads => (Slicing::Ticks(Ticker::start().map_err(Error::Threads)?), None),
             Placement::Inline { wall, seed } => (Slicing::Fuel, Some(Inline::new(wall, seed))),
@@ -88,6 +98,7 @@ impl WasmRuntime {
         let shared = Arc::new(Shared {
             host,
             images: Arc::new(images),
+            fetcher,
             compiler: Arc::new(Compiler::new(compiled, Arc::clone(&engines), options.compile_concurrency)),
             slicing: slicing.clone(),
             inline,
@@ -112,9 +123,19 @@ impl WasmRuntime {
         self.shared.images.import(name, bytes)
     }
 
+    /// Whether it has an image of this name, imported or built in.
+    pub fn has(&self, name: &str) -> bool {
+        canonical_image_name(name).is_ok_and(|name| self.shared.images.find(&name).is_some())
+    }
+
     /// The imported images, by name. Built-in ones are not among them.
     pub fn list(&self) -> Vec<Image> {
         self.shared.images.list()
+    }
+
+    /// What an image is, fetched and built-in ones included; `None`: there is none of this name.
+    pub fn inspect(&self, name: &str) -> Result<Option<ImageDetails>, Error> {
+        self.shared.compiler.inspect(&self.shared.images, name)
     }
 
     /// Takes an image out of the store; `false` if it is not there. Containers that run keep running.
@@ -174,6 +195,14 @@ fn callers_runtime() -> Result<Handle, Error> {
     handle.filter(|handle| handle.runtime_flavor() == RuntimeFlavor::CurrentThread).ok_or(Error::NotInline)
 }
 
+/// The folder for files while they are fetched: on the same file system as the images. What a process left there that died is nobody's.
+fn fetch_dir(state: &Path) -> Result<PathBuf, Error> {
+    let dir = state.join("fetching");
+    files::remove_dir(&dir).map_err(Error::io("empty", &dir))?;
+    files::create_private_dir(&dir).map_err(Error::io("create", &dir))?;
+    Ok(dir)
+}
+
 /// The folder of the state: the given one, or one that goes with the runtime.
 fn state(dir: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>), Error> {
     if let Some(dir) = dir {
@@ -209,17 +238,38 @@ impl Runtime for WasmRuntime {
         match command {
             // A Wasm container ends with the process that ran it: nothing is there from before.
             RuntimeCommand::ListExisting => self.tell(RuntimeEvent::Existing(Vec::new())),
-            RuntimeCommand::PullImage { image, policy } => {
+            RuntimeCommand::PullImage { pull, image, policy, logins, .. } => {
+                let shared = Arc::clone(&self.shared);
+                self.shared.io.spawn(async move {
+                    let result = shared.pull(PullRequest { pull, image: image.clone(), policy, logins }).await;
+                    shared.host.event(RuntimeEvent::ImageReady { pull, image, result });
+                });
+            }
+            RuntimeCommand::ListImages => {
                 let shared = Arc::clone(&self.shared);
                 self.shared.io.spawn_blocking(move || {
-                    let result = shared.pull(&image, policy);
-                    shared.host.event(RuntimeEvent::ImageReady { image, policy, result });
+                    let (disk, images) = shared.stored();
+                    shared.host.event(RuntimeEvent::Images { disk, images });
+                });
+            }
+            RuntimeCommand::RemoveImage(id) => {
+                let shared = Arc::clone(&self.shared);
+                self.shared.io.spawn_blocking(move || {
+                    let result = shared.remove_image(&id);
+                    shared.host.event(RuntimeEvent::ImageRemoved { id, result });
+                });
+            }
+            RuntimeCommand::MeasureStorage(pod) => {
+                let shared = Arc::clone(&self.shared);
+                self.shared.io.spawn_blocking(move || {
+                    let used = pod::storage(&shared.pods_dir, &pod);
+                    shared.host.event(RuntimeEvent::StorageMeasured { pod, used });
                 });
             }
             RuntimeCommand::Stats => self.tell(RuntimeEvent::Stats(self.shared.usage())),
             RuntimeCommand::Probe { id, container, address, action, timeout_millis } => {
                 let shared = Arc::clone(&self.shared);
-                let target = Target { pod: container.pod, address };
+                let target = Target { pod: container.pod, container: container.container, address };
                 self.shared.io.spawn(async move {
                     let timeout = Duration::from_millis(timeout_millis);
                     let result = probe::probe(Arc::clone(&shared), target, action, timeout).await;
@@ -238,10 +288,22 @@ impl Runtime for WasmRuntime {
         }
     }
 
-    fn open(&self, spec: StreamSpec) -> Result<ByteStream, OpenError> {
-        match spec {
+    fn open(&self, spec: StreamSpec) -> Connecting {
+        let opened = match spec {
             StreamSpec::Port { pod, port } => self.shared.ports.open(&self.shared, &pod, port),
-        }
+            StreamSpec::Datagrams { .. } => Err(OpenError("a WebAssembly pod takes no UDP".into())),
+        };
+        Box::pin(std::future::ready(opened))
+    }
+
+    fn session(&self, spec: SessionSpec) -> Opening {
+        let shared = Arc::clone(&self.shared);
+        let io = self.shared.io.clone();
+        // Opening spawns tasks, which belong to this runtime whoever asks.
+        Box::pin(async move {
+            let opened = io.spawn(async move { session::open(&shared, &spec) }).await;
+            opened.unwrap_or_else(|error| Err(OpenError(format!("the runtime failed: {error}"))))
+        })
     }
 }
 

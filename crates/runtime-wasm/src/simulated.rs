@@ -26,13 +26,13 @@ use std::sync::Arc;
 
 use coracle_api::Uid;
 use coracle_base::{DelayQueue, Instant, Now, Rng};
+use coracle_node::canonical_image_name;
 use coracle_node::runtime::{
-    ContainerError, ContainerId, ContainerSpec, Exit, LogStream, RuntimeCommand, RuntimeEvent,
+    ContainerError, ContainerId, ContainerSpec, DiskUse, Exit, LogStream, RuntimeCommand, RuntimeEvent, StorageUse,
 };
 
 use crate::account::NodeMemory;
 use crate::pod::{absent, absent_exit, arguments, environment};
-use crate::reference::canonical_image_name;
 use crate::{exit, probe, shared};
 use container::{Container, Made};
 use pod::Pod;
@@ -120,9 +120,19 @@ impl SimulatedRuntime {
         match command {
             // A Wasm container ends with the process that ran it: nothing is there from before.
             RuntimeCommand::ListExisting => vec![RuntimeEvent::Existing(Vec::new())],
-            RuntimeCommand::PullImage { image, policy } => {
+            RuntimeCommand::PullImage { pull, image, policy, .. } => {
                 let result = shared::look_up(self.images.store(), image, *policy).map(|(_, info)| info);
-                vec![RuntimeEvent::ImageReady { image: image.clone(), policy: *policy, result }]
+                vec![RuntimeEvent::ImageReady { pull: *pull, image: image.clone(), result }]
+            }
+            // Images in memory are given, not fetched: none of them may go.
+            RuntimeCommand::ListImages => vec![RuntimeEvent::Images { disk: DiskUse::default(), images: Vec::new() }],
+            // Folders in memory have a bound of their own.
+            RuntimeCommand::MeasureStorage(pod) => {
+                vec![RuntimeEvent::StorageMeasured { pod: pod.clone(), used: StorageUse::default() }]
+            }
+            RuntimeCommand::RemoveImage(id) => {
+                let result = Err("images of a simulation stay".to_owned());
+                vec![RuntimeEvent::ImageRemoved { id: id.clone(), result }]
             }
             RuntimeCommand::CreateSandbox(sandbox) => {
                 self.pods.insert(sandbox.pod.clone(), Pod::new(sandbox.clone()));
@@ -190,8 +200,11 @@ impl SimulatedRuntime {
         let linked = self.images.program(&image);
         let linked = linked.map_err(|error| ContainerError::Create(format!("image {:?}: {error}", spec.image)))?;
         let (preopens, message) = pod.prepare(spec).map_err(ContainerError::Create)?;
-        let env = environment(spec, &pod.sandbox).into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let made = Made { args: arguments(spec), env, preopens, message, linked, rng: self.rng.fork() };
+        let env = environment(spec, &pod.sandbox, &image.config)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let made = Made { args: arguments(spec, &image.config), env, preopens, message, linked, rng: self.rng.fork() };
         self.containers.insert(spec.id.clone(), Container::new(spec, made, &self.memory));
         Ok(())
     }

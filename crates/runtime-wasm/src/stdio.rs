@@ -1,9 +1,9 @@
 //! A guest's standard output and error, handed to the host as they are written.
 
-use std::future::ready;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,8 +12,48 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use crate::flow::Flow;
+
 /// The most a guest may write at once.
 const WRITE_MAX: usize = 64 << 10;
+
+/// The most clients that are attached to a container at one time: a further one is in the first one's place.
+const ATTACHED_MAX: usize = 16;
+
+/// The clients that are attached to a container. A guest waits for the slowest of them, as it does for a terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    any: AtomicBool,
+    attached: Mutex<Vec<(LogStream, Flow)>>,
+}
+
+impl Outputs {
+    /// Another client reads one of the outputs from now on.
+    pub(crate) fn add(&self, stream: LogStream, flow: Flow) {
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.len() >= ATTACHED_MAX {
+            attached.remove(0).1.end();
+        }
+        attached.push((stream, flow));
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// The queues of one output, without those that nobody reads any more.
+    fn of(&self, stream: LogStream) -> Vec<Flow> {
+        if !self.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        attached.retain(|(_, flow)| flow.room().is_some());
+        self.any.store(!attached.is_empty(), Ordering::Release);
+        attached.iter().filter(|(of, _)| *of == stream).map(|(_, flow)| flow.clone()).collect()
+    }
+
+    /// The container has written its last.
+    pub(crate) fn end(&self) {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|(_, flow)| flow.end());
+    }
+}
 
 /// One of a container's outputs.
 #[derive(Clone, Debug)]
@@ -21,16 +61,29 @@ pub(crate) struct Log {
     host: Arc<dyn RuntimeHost>,
     container: ContainerId,
     stream: LogStream,
+    outputs: Arc<Outputs>,
 }
 
 impl Log {
-    pub(crate) fn new(host: Arc<dyn RuntimeHost>, container: ContainerId, stream: LogStream) -> Self {
-        Self { host, container, stream }
+    pub(crate) fn new(
+        host: Arc<dyn RuntimeHost>,
+        container: ContainerId,
+        stream: LogStream,
+        outputs: Arc<Outputs>,
+    ) -> Self {
+        Self { host, container, stream, outputs }
+    }
+
+    fn put(&self, bytes: &[u8]) {
+        self.host.log(&self.container, self.stream, bytes);
+        for flow in self.outputs.of(self.stream) {
+            flow.put(bytes);
+        }
     }
 
     /// Writes a line of the runtime's own.
     pub(crate) fn line(&self, text: &str) {
-        self.host.log(&self.container, self.stream, format!("{}\n", text.trim_end()).as_bytes());
+        self.put(format!("{}\n", text.trim_end()).as_bytes());
     }
 }
 
@@ -53,7 +106,7 @@ impl StdoutStream for Log {
 
 impl OutputStream for Log {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.host.log(&self.container, self.stream, &bytes);
+        self.put(&bytes);
         Ok(())
     }
 
@@ -62,7 +115,8 @@ impl OutputStream for Log {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_MAX)
+        // Whoever is attached and reads nothing holds the guest up.
+        Ok(self.outputs.of(self.stream).iter().filter_map(Flow::room).fold(WRITE_MAX, usize::min))
     }
 }
 
@@ -72,13 +126,18 @@ impl Pollable for Log {
         'life: 'future,
         Self: 'future,
     {
-        Box::pin(ready(()))
+        let flows = self.outputs.of(self.stream);
+        Box::pin(async move {
+            for flow in flows {
+                flow.writable().await;
+            }
+        })
     }
 }
 
 impl AsyncWrite for Log {
     fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.host.log(&self.container, self.stream, bytes);
+        self.put(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

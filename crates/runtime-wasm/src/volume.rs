@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use coracle_node::runtime::{ContainerSpec, Mount, VolumeFile, VolumeSource};
+use coracle_node::runtime::{ContainerSpec, Mount, StorageUse, VolumeFile, VolumeSource};
 
 use crate::files;
 use crate::guest::Preopen;
@@ -42,8 +42,11 @@ impl PodDir {
         let name = one_component(volume)?;
         match source {
             // The limit is the agent's to watch: a folder has none of its own.
-            VolumeSource::EmptyDir { size_limit: _ } => {
+            VolumeSource::EmptyDir { size_limit: _, in_memory: _ } => {
                 fs::create_dir_all(self.scratch().join(name)).map_err(|error| error.to_string())
+            }
+            VolumeSource::HostPath { path, .. } => {
+                Err(format!("a WebAssembly pod sees nothing of the node, as {path}"))
             }
             VolumeSource::Files(contents) => replace_files(&self.given().join(name), contents),
         }
@@ -101,6 +104,20 @@ impl PodDir {
         Ok(Prepared { preopens, termination_message })
     }
 
+    /// What the pod has on the disk: what it wrote, not what the cluster gave it.
+    pub(crate) fn used(&self) -> StorageUse {
+        let mut used = StorageUse::default();
+        for (name, bytes) in sizes_in(&self.scratch()) {
+            used.volumes.insert(name, bytes);
+        }
+        for (name, bytes) in sizes_in(&self.0.join("containers")) {
+            // A folder is of one instance: `name-0`.
+            let container = name.rsplit_once('-').map_or(name.as_str(), |(container, _)| container);
+            *used.containers.entry(container.to_owned()).or_default() += bytes;
+        }
+        used
+    }
+
     fn mounted(&self, mount: &Mount) -> Result<Mounted, String> {
         let name = one_component(&mount.volume)?;
         let found = [self.given(), self.scratch()].into_iter().map(|dir| dir.join(name)).find(|dir| dir.is_dir());
@@ -146,6 +163,37 @@ impl Made {
         files::create_private_dir(dir).map_err(|error| format!("make {}: {error}", dir.display()))?;
         Ok(dir.join(name))
     }
+}
+
+/// What each entry of a folder takes up on the disk.
+fn sizes_in(dir: &Path) -> Vec<(String, u64)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), size_below(&entry.path()))).collect()
+}
+
+/// What a file, or a folder with all that is in it, takes up on the disk. Links are not followed, and what goes away meanwhile counts for nothing.
+fn size_below(path: &Path) -> u64 {
+    let (mut total, mut waiting) = (0, vec![path.to_owned()]);
+    while let Some(path) = waiting.pop() {
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        total += on_disk(&found);
+        if found.is_dir() {
+            waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+    }
+    total
+}
+
+/// A file with holes takes up less than its length.
+#[cfg(unix)]
+fn on_disk(found: &fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    found.blocks() * 512
+}
+
+#[cfg(not(unix))]
+fn on_disk(found: &fs::Metadata) -> u64 {
+    found.len()
 }
 
 /// The host's path of a guest's path, if it is in a mount.

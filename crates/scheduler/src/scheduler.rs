@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coracle_api::resources::{NAMESPACES, NODES, PODS};
 use coracle_api::{Object, ObjectKey};
 use coracle_base::{Instant, Now, Rng};
-use coracle_store::{Change, View};
+use coracle_store::{Change, Sweep, View};
 use serde_json::Value;
 
 use crate::affinity::Surroundings;
@@ -23,6 +23,8 @@ use crate::score::scores;
 const NAME: &str = "default-scheduler";
 /// With fewer nodes than this all are looked at, with more a share of them, but at least this many that fit.
 const SAMPLE_MIN: usize = 100;
+/// How many objects of a resync are looked at in one call: it stays under a millisecond.
+const OBJECTS_PER_SLICE: usize = 64;
 
 /// Places pods on nodes.
 ///
@@ -34,6 +36,8 @@ pub struct Scheduler {
     pods: BTreeMap<ObjectKey, Arc<PodInfo>>,
     /// Bindings that are being carried out.
     assumed: BTreeMap<ObjectKey, Arc<PodInfo>>,
+    /// What of a resync is still to be looked at: before its end nothing is placed, because what is placed already is not known.
+    sweep: Sweep,
     /// Where the next pod begins to look, so that a sample is not always of the same nodes.
     next_node: usize,
     /// The latest time it was told: for what is queued between calls.
@@ -46,12 +50,18 @@ impl Scheduler {
         Self::default()
     }
 
-    /// Forgets everything and reads the view: what a new leader begins with.
-    pub fn resync(&mut self, view: &View) {
-        let now = self.now;
-        *self = Self { now, ..Self::default() };
-        for resource in [NAMESPACES, NODES, PODS] {
-            for object in view.list(&resource, None) {
+    /// Forgets everything and begins with what there is: what a new leader does. [`Self::schedule`] looks at it, a slice at a time.
+    pub fn resync(&mut self) {
+        let (sweep, now) = (Sweep::of([NAMESPACES, NODES, PODS]), self.now);
+        *self = Self { sweep, now, ..Self::default() };
+    }
+
+    fn sweep(&mut self, view: &View) {
+        let mut room = OBJECTS_PER_SLICE;
+        while room > 0 && !self.sweep.is_over() {
+            let slice = self.sweep.next(view, room);
+            room -= slice.len();
+            for object in slice {
                 self.take(view, object);
             }
         }
@@ -66,9 +76,13 @@ impl Scheduler {
         }
     }
 
-    /// Decides on at most `budget` pods; one that the view no longer has is dropped.
+    /// Decides on at most `budget` pods; one that the view no longer has is dropped. Nothing is decided before a resync is over.
     pub fn schedule(&mut self, view: &View, now: Now, rng: &mut Rng, budget: usize) -> Vec<Decision> {
         self.now = now.mono;
+        self.sweep(view);
+        if !self.sweep.is_over() {
+            return Vec::new();
+        }
         let mut decisions = Vec::new();
         while decisions.len() < budget {
             let Some(key) = self.queue.pop(now.mono) else { break };
@@ -105,7 +119,7 @@ impl Scheduler {
 
     /// When [`Self::schedule`] has something to do: the origin means at once.
     pub fn next_wakeup(&self) -> Option<Instant> {
-        self.queue.next_wakeup()
+        if self.sweep.is_over() { self.queue.next_wakeup() } else { Some(Instant::ZERO) }
     }
 
     fn take(&mut self, view: &View, object: &Arc<Object>) {

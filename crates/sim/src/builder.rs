@@ -159,7 +159,7 @@ impl Builder {
             let mut config = NodeConfig::new(format!("fake-{index}"));
             config.capacity = Capacity { cpu_millis: 32_000, memory: 256 << 30, pods: 110 };
             config.annotations.insert("kwok.x-k8s.io/node".into(), "fake".into());
-            config.container_runtime_version = "fake://1".into();
+            config = config.fake();
             cluster.register(config);
         }
         cluster.settle();

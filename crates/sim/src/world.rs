@@ -472,7 +472,7 @@ impl World {
     /// The cluster has moved on.
     fn saw(&mut self, view: View) {
         let before = self.seen.revision();
-        let changes = changes_since(&view, &self.seen);
+        let (changes, missed) = changes_since(&view, &self.seen);
         for change in &changes {
             if let Some(object) = change.new.as_ref().or(change.old.as_ref()) {
                 self.trace.note(self.now.mono, format_args!("r{} {}", change.revision, object.key()));
@@ -481,6 +481,9 @@ impl World {
             self.timelines.changed(self.now.mono, change);
         }
         self.note_for_followers(self.seen.time(), &changes);
+        if missed {
+            self.followers.iter_mut().for_each(|follower| follower.topic.missed(view.revision()));
+        }
         self.seen = view;
         let checked = self.invariants.changed(self.now.mono, before, &self.seen, &changes);
         if let Err(broken) = checked {
@@ -498,7 +501,7 @@ impl World {
             // After a start, and after a snapshot, the whole state is looked at.
             None => Some(self.agreement.whole(id, view)),
             Some(before) if before.revision() != view.revision() => {
-                let changes = changes_since(view, before);
+                let (changes, _) = changes_since(view, before);
                 Some(self.agreement.changed(id, view, &changes))
             }
             Some(_) => None,
@@ -522,16 +525,21 @@ impl World {
 }
 
 /// What happened between two views, in the order of revisions.
-fn changes_since(view: &View, before: &View) -> Vec<Change> {
+/// What happened between two views, and whether some of it is gone already: entries that were committed long after they were made leave
+/// the window in the step that applies them, when one of a later time comes with them.
+fn changes_since(view: &View, before: &View) -> (Vec<Change>, bool) {
     let after = before.revision();
-    let mut changes = Vec::new();
+    let (mut changes, mut missed) = (Vec::new(), false);
     for resource in view.resources().into_iter().chain(before.resources()) {
         if view.last_change(&resource) > after && !changes.iter().any(|change: &Change| of(change, &resource)) {
-            changes.extend(view.changes_after(&resource, after).unwrap_or_default());
+            match view.changes_after(&resource, after) {
+                Ok(found) => changes.extend(found),
+                Err(_) => missed = true,
+            }
         }
     }
     changes.sort_by_key(|change| change.revision);
-    changes
+    (changes, missed)
 }
 
 fn of(change: &Change, resource: &coracle_api::GroupResource) -> bool {

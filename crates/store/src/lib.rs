@@ -11,11 +11,13 @@ mod pools;
 mod root;
 mod settlement;
 mod state;
+mod sweep;
 mod transaction;
 mod view;
 mod window;
 
 pub use settlement::{Pool, Render, Settlement, Want};
 pub use state::{CodecError, Store, StoreOptions};
+pub use sweep::Sweep;
 pub use transaction::{Applied, Entry, Precondition, Refused, Transaction, Write};
 pub use view::{Change, Expired, View};

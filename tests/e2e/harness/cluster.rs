@@ -95,7 +95,15 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn begin(&mut self, mut command: Command, arguments: &[&str]) {
         assert!(self.process.is_none(), "the cluster runs already");
-        command.args(arguments).arg("--kubeconfig").arg(self.kubeconfig());
+        command.args(arguments);
+        // What a machine happens to have does not change what a test sees.
+        if matches!(arguments.first(), Some(&("up" | "join"))) && !arguments.contains(&"--docker") {
+            command.args(["--docker", "off"]);
+        }
+        if matches!(arguments.first(), Some(&("up" | "join"))) && !arguments.contains(&"--host-network") {
+            command.args(["--host-network", "off"]);
+        }
+        command.arg("--kubeconfig").arg(self.kubeconfig());
         if self.memory {
             command.arg("--memory");
         } else {

@@ -68,6 +68,18 @@ impl Hosts {
         finish(within(&self.names[host], &tool(cluster, command)))
     }
 
+    /// Runs any program on a host.
+    pub(crate) fn exec(&self, host: usize, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(arguments[0]);
+        command.args(&arguments[1..]);
+        finish(within(&self.names[host], &command))
+    }
+
+    /// The name of a host's namespace.
+    pub(crate) fn name(&self, host: usize) -> &str {
+        &self.names[host]
+    }
+
     /// Pulls a host's cable, or plugs it in again.
     #[track_caller]
     pub(crate) fn plug(&self, host: usize, plugged: bool) {

@@ -91,7 +91,7 @@ fn parse(request: &Request) -> Result<LogOptions, Status> {
 }
 
 /// The container that is meant: the one that is named, or the only one.
-fn container(pod: &Value, asked: &str) -> Result<String, Status> {
+pub(super) fn container(pod: &Value, asked: &str) -> Result<String, Status> {
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let names = |list: &str| -> Vec<String> {
         let containers = pod["spec"][list].as_array().into_iter().flatten();

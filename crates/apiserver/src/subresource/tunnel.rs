@@ -1,12 +1,15 @@
-//! Subresources that join the client to a byte stream: port-forward and proxy; exec and attach are not here yet.
+//! Subresources that join the client to byte streams: exec, attach, port-forward and proxy.
 
 use coracle_api::{Status, Uid};
 
 use crate::context::{Context, Step};
 use crate::error;
-use crate::machine::TunnelSpec;
+use crate::machine::{SessionStreams, TunnelSpec};
+use crate::request::options::flag;
 use crate::verb::create::value_of;
 use crate::verb::get::existing;
+
+use super::log;
 
 /// `pods/portforward`.
 pub(super) fn port_forward(context: &mut Context<'_>) -> Result<Step, Status> {
@@ -67,12 +70,29 @@ fn split_name(given: &str) -> Option<(bool, &str, Option<&str>)> {
     Some((https, name, (!port.is_empty()).then_some(port)))
 }
 
-/// `pods/exec` and `pods/attach`: what is wrong with the request is told first.
-pub(super) fn not_yet(context: &mut Context<'_>) -> Result<Step, Status> {
-    node_of(context)?;
-    let preposition = if context.path.subresource == "exec" { "into" } else { "to" };
-    let what = format!("{} {preposition} a container", context.path.subresource);
-    Err(error::not_here(&what))
+/// `pods/exec` and `pods/attach`.
+pub(super) fn session(context: &mut Context<'_>) -> Result<Step, Status> {
+    let object = existing(context)?;
+    let pod = value_of(context, object);
+    let container = log::container(&pod, context.request.param("container").unwrap_or_default())?;
+    let node = node_of(context)?;
+    let tty = flag(context.request, "tty");
+    let wants = |name: &str| flag(context.request, name);
+    // A terminal has one output.
+    let streams =
+        SessionStreams { stdin: wants("stdin"), stdout: wants("stdout"), stderr: wants("stderr") && !tty, tty };
+    if !(streams.stdin || streams.stdout || streams.stderr) {
+        return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+    }
+    let command: Vec<String> =
+        context.request.query.iter().filter(|(key, _)| key == "command").map(|(_, value)| value.clone()).collect();
+    let is_exec = context.path.subresource == "exec";
+    if is_exec && command.is_empty() {
+        return Err(Status::bad_request("you must specify at least one command for the container"));
+    }
+    let uid = object.metadata().uid.clone().unwrap_or_else(|| Uid::from(""));
+    let pod = (context.path.namespace.clone(), context.path.name.clone(), uid);
+    Ok(Step::Tunnel(TunnelSpec::Session { node, pod, container, command: is_exec.then_some(command), streams }))
 }
 
 /// The node that the pod of the path runs on.

@@ -104,7 +104,7 @@ fn what_is_not_here_says_so() {
     let mut server = Server::new();
     running_pod(&mut server);
     let (code, message) = server.fails(Method::Post, &format!("{PODS_PATH}/p/exec?command=ls"), Value::Null);
-    assert_eq!((code, message.as_str()), (501, "exec into a container is not supported by this server yet"));
+    assert_eq!((code, message.as_str()), (400, "you must specify at least 1 of stdin, stdout, stderr"));
     for path in ["/apis/batch/v1/jobs", "/api/v1/nonsense", "/nonsense"] {
         let (code, message) = server.fails(Method::Get, path, Value::Null);
         assert_eq!((code, message.as_str()), (404, "the server could not find the requested resource"), "{path}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use coracle::ImageRecord;
+use coracle::{ImageDetails, ImageRecord};
 use http::Method;
 
 use crate::args::{ImageCommand, Which};
@@ -20,6 +20,23 @@ pub(crate) async fn run(command: ImageCommand) -> Result<()> {
             }
             let record = store(&which)?.import(&name, &read(&file)?)?;
             imported(&record);
+            Ok(())
+        }
+        ImageCommand::Push { name, file, registries } => {
+            let registries = registries.as_deref().map(coracle::Registries::read).transpose()?.unwrap_or_default();
+            let digest = coracle::push_image(&name, &read(&file)?, &registries).await?;
+            say(&format!("image {name} pushed ({digest})"));
+            Ok(())
+        }
+        ImageCommand::Inspect { name, which } => {
+            let found = match reach(&which).await? {
+                Some(connection) => {
+                    let answer = connection.get(&format!("{PATH}?name={}", encode(&name))).await?;
+                    serde_json::from_value(answer).context("the answer is no image")?
+                }
+                None => store(&which)?.inspect(&name)?,
+            };
+            inspected(&found);
             Ok(())
         }
         ImageCommand::Ls { which } => {
@@ -89,12 +106,38 @@ fn imported(record: &ImageRecord) {
     say(&format!("image {} imported ({}, {} bytes)", record.name, record.digest, record.size));
 }
 
+fn inspected(found: &ImageDetails) {
+    let ImageDetails { record, .. } = found;
+    say(&format!("Name:            {}", record.name));
+    say(&format!("Digest:          {}", record.digest));
+    if let Some(manifest) = &found.manifest {
+        say(&format!("Manifest:        {manifest}"));
+    }
+    say(&format!("Created:         {}", created(record)));
+    say(&format!("Size:            {} bytes", record.size));
+    let compiled = found.compiled_size;
+    say(&if compiled == 0 {
+        "Compiled:        not yet".to_owned()
+    } else {
+        format!("Compiled:        {compiled} bytes")
+    });
+    say(&format!("World:           {}", found.world));
+    for (title, names) in [("Exports:", &found.exports), ("Imports:", &found.imports)] {
+        let mut title = title;
+        for name in names {
+            say(&format!("{title:17}{name}"));
+            title = "";
+        }
+    }
+}
+
 fn list(images: &[ImageRecord]) {
     let width = images.iter().map(|image| image.name.len()).max().unwrap_or(0).max(4);
-    say(&format!("{:width$}   {:19}   {:>10}   CREATED", "NAME", "DIGEST", "SIZE"));
+    say(&format!("{:width$}   {:7}   {:19}   {:>10}   CREATED", "NAME", "RUNTIME", "DIGEST", "SIZE"));
     for image in images {
         let digest = image.digest.get(..19).unwrap_or(&image.digest);
-        say(&format!("{:width$}   {digest:19}   {:>10}   {}", image.name, image.size, created(image)));
+        let (name, runtime, size) = (&image.name, &image.runtime, image.size);
+        say(&format!("{name:width$}   {runtime:7}   {digest:19}   {size:>10}   {}", created(image)));
     }
 }
 

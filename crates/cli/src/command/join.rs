@@ -29,6 +29,9 @@ pub(crate) async fn run(join: Join) -> Result<()> {
         fake_nodes: 0,
         node_grace: None,
         pod_toleration: None,
+        docker: join.docker,
+        registries: join.registries,
+        network: join.network,
         audit: join.audit,
         which: join.which,
     };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,7 +10,7 @@ use coracle::{AuditOptions, Cluster};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::args::{Audit, Up};
+use crate::args::{Audit, Docker, HostNetwork, Network, Up};
 use crate::connection::{self, Connection, ServerFile};
 use crate::descriptions;
 use crate::kubeconfig::{self, Entry};
@@ -34,6 +34,8 @@ pub(super) struct Joining {
 
 /// Where the API is served when nobody says otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
+/// Where Docker Engine listens unless `DOCKER_HOST` says otherwise.
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// How long a new member may take to get the cluster's state, and how long one that comes back waits for the others.
 const JOIN_WAIT: Duration = Duration::from_mins(10);
 const OTHERS_WAIT: Duration = Duration::from_hours(24 * 365);
@@ -121,8 +123,31 @@ async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Re
             builder = builder.key_dir(folder);
         }
     }
+    if let Some(socket) = docker_socket(&up.docker) {
+        say_without_docker(&up.docker, &socket);
+        builder = builder.docker(socket);
+    }
+    if up.network.host == HostNetwork::Auto {
+        builder = builder.host_network();
+    }
+    let usual = |port| SocketAddr::new(node_ports, port);
+    if let Some(address) = Network::ingress(&up.network.ingress_http, usual(80)).map_err(anyhow::Error::msg)? {
+        builder = builder.ingress_http(address);
+    }
+    if let Some(address) = Network::ingress(&up.network.ingress_https, usual(443)).map_err(anyhow::Error::msg)? {
+        builder = builder.ingress_https(address);
+    }
+    if let Some(address) = up.network.dns {
+        builder = builder.dns_address(address);
+    }
+    for resolver in &up.network.dns_upstream {
+        builder = builder.dns_upstream(*resolver);
+    }
     if let Some(options) = audit(&up.audit)? {
         builder = builder.audit(options);
+    }
+    if let Some(file) = &up.registries {
+        builder = builder.registries(coracle::Registries::read(file)?);
     }
     for (name, bytes) in crate::BUILTIN_IMAGES {
         builder = builder.image(*name, *bytes);
@@ -144,6 +169,35 @@ async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Re
         }
     }
 }
+
+/// Where the Docker Engine is looked for, if it is.
+fn docker_socket(docker: &Docker) -> Option<PathBuf> {
+    match docker {
+        Docker::Off => None,
+        Docker::At(path) => Some(path.clone()),
+        Docker::Auto if !cfg!(target_os = "linux") => None,
+        Docker::Auto => {
+            let named = std::env::var("DOCKER_HOST").ok();
+            let path = named.as_deref().and_then(|host| host.strip_prefix("unix://"));
+            Some(path.unwrap_or(DOCKER_SOCKET).into())
+        }
+    }
+}
+
+/// Says what does not work where the Engine cannot be used. Who did not ask for one misses none.
+#[cfg(unix)]
+fn say_without_docker(docker: &Docker, socket: &Path) {
+    let Err(error) = std::os::unix::net::UnixStream::connect(socket) else { return };
+    if *docker != Docker::Auto || error.kind() != std::io::ErrorKind::NotFound {
+        let socket = socket.display();
+        say(&format!(
+            "Containers wait until Docker Engine can be reached at {socket} ({error}); WebAssembly pods run."
+        ));
+    }
+}
+
+#[cfg(not(unix))]
+fn say_without_docker(_docker: &Docker, _socket: &Path) {}
 
 fn audit(audit: &Audit) -> Result<Option<AuditOptions>> {
     let Some(file) = &audit.file else { return Ok(None) };
@@ -178,6 +232,15 @@ async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &
         if let Some(address) = cluster.member(id).address() {
             say(&format!("Member {id} serves it at https://{}.", SocketAddr::new(host, address.port())));
         }
+    }
+    if let Some(address) = cluster.dns_address() {
+        say(&format!("The cluster's DNS is served at {address}."));
+    }
+    if up.network.host == HostNetwork::Auto
+        && up.nodes > 0
+        && let Some(why) = cluster.host_network_missing()
+    {
+        say(&format!("WebAssembly pods have the whole network. Others do not: {why}."));
     }
     let connection = Connection::inside(cluster.client());
     if cluster.can_grow() {

@@ -116,3 +116,24 @@ fn the_placeholder_gives_way_to_the_first_real_slice() {
 fn a_service_without_a_selector_is_its_users() {
     check(controller(), "service/web", "service/web spec.selector=null", expect![[""]]);
 }
+
+#[test]
+fn endpoints_say_for_whom_they_are_where_the_service_asks_for_it() {
+    let fixture = "
+        node/n1 label=topology.kubernetes.io/zone:east
+        service/web spec.trafficDistribution=PreferSameNode
+        pod/a label=app:web ip=10.42.0.1 ready=true node=n1
+        pod/b label=app:web ip=10.42.0.2 ready=false node=n1
+        ";
+    let mut world = crate::testing::World::new(fixture);
+    run(&mut controller(), "service/web", &mut world);
+    let hints = |world: &crate::testing::World| -> Vec<String> {
+        let slice = world.view().list(&ENDPOINT_SLICES, None).next().unwrap().value(None);
+        list(&slice["endpoints"]).iter().map(|endpoint| endpoint["hints"].to_string()).collect()
+    };
+    let both = r#"{"forNodes":[{"name":"n1"}],"forZones":[{"name":"east"}]}"#;
+    assert_eq!(hints(&world), [both, "null"]);
+    world.apply_line("service/web spec.trafficDistribution=PreferClose");
+    run(&mut controller(), "service/web", &mut world);
+    assert_eq!(hints(&world), [r#"{"forZones":[{"name":"east"}]}"#, "null"]);
+}

@@ -91,12 +91,12 @@ pub fn restore_backup(
 
 fn build(at: &Path, key_directory: Option<&Path>, contents: &Contents, mut store: Store) -> Result<(), Error> {
     let directory = DataDirectory::open(at, key_directory)?;
-    let database = wal::lock(&directory)?;
+    let mut log = wal::lock(&directory)?;
     let term = contents.term + 1;
     found_anew(&mut store, term, &MemberRecord::voter(FIRST), &random_token()?);
     let mark = SnapshotMark { index: contents.index + 1, term };
     let pointer = SnapshotPointer { mark, membership: Membership::of_voters(&[FIRST]) };
-    wal::begin_anew(&directory, &database, pointer, &store.view())?;
+    wal::begin_anew(&directory, &mut log, pointer, &store.view())?;
     Identity::restore(&directory, &contents.identity)
 }
 

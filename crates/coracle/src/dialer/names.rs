@@ -5,15 +5,14 @@
 
 use std::net::IpAddr;
 
-use coracle_api::resources::{PODS, SERVICES};
+use coracle_api::resources::PODS;
 use coracle_api::{ObjectKey, Uid};
 use coracle_store::View;
 use serde_json::Value;
 
 use super::endpoints;
+use crate::dns::names::{CLUSTER_DOMAIN, Subject, subject};
 
-/// The domain of the cluster's names.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 /// How many external names may lead to one another.
 const ALIASES_MAX: usize = 8;
 
@@ -24,8 +23,8 @@ pub(super) enum Name {
     Address(IpAddr),
     /// A service.
     Service(ObjectKey),
-    /// The pod of a headless service that has this hostname.
-    Pod(ObjectKey, String),
+    /// An endpoint of a headless service, by its hostname or its dashed address.
+    Endpoint(ObjectKey, String),
     /// A name that the cluster leaves to the world.
     Outside(String),
     /// A name of the cluster's domain that nobody has.
@@ -77,16 +76,13 @@ fn absolute_name(view: &View, name: &str, aliases: usize) -> Name {
     if let Some(found) = in_cluster(view, name, aliases) {
         return found;
     }
-    let is_ours = name.strip_suffix(CLUSTER_DOMAIN).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if is_ours { Name::Unknown } else { Name::Outside(name.to_owned()) }
+    if subject(name).is_some() { Name::Unknown } else { Name::Outside(name.to_owned()) }
 }
 
 /// A whole name of the cluster's domain, if somebody has it.
 fn in_cluster(view: &View, name: &str, aliases: usize) -> Option<Name> {
-    let parts: Vec<&str> = name.strip_suffix(CLUSTER_DOMAIN)?.strip_suffix('.')?.split('.').collect();
-    match parts.as_slice() {
-        [service, namespace, "svc"] => {
-            let key = ObjectKey::new(SERVICES, namespace, service);
+    match subject(name)? {
+        Subject::Service(key) => {
             view.object(&key)?;
             match endpoints::external_name(view, &key) {
                 Some(_) if aliases >= ALIASES_MAX => Some(Name::Unknown),
@@ -94,12 +90,11 @@ fn in_cluster(view: &View, name: &str, aliases: usize) -> Option<Name> {
                 None => Some(Name::Service(key)),
             }
         }
-        [hostname, service, namespace, "svc"] => {
-            let key = ObjectKey::new(SERVICES, namespace, service);
-            let exists = !endpoints::of_host(view, &key, hostname, 0).is_empty();
-            exists.then(|| Name::Pod(key, (*hostname).to_owned()))
+        Subject::Endpoint(key, label) => {
+            let exists = !endpoints::of_label(view, &key, &label, 0).is_empty();
+            exists.then_some(Name::Endpoint(key, label))
         }
-        [dashed, _, "pod"] => dashed.replace('-', ".").parse().ok().map(Name::Address),
+        Subject::Pod(_, address) => Some(Name::Address(address)),
         _ => None,
     }
 }

@@ -52,7 +52,17 @@ pub(super) async fn serve(
                 vec![("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8".into())];
             Ok(body::plain(response))
         }
-        ("/coracle/v1/images", &Method::GET) => Ok(json_response(&json!({ "images": process.images.list()? }))),
+        ("/coracle/v1/images", &Method::GET) if parts.uri.query().is_some() => {
+            let (name, process) = (name(parts)?, Arc::clone(process));
+            let found = tokio::task::spawn_blocking(move || process.images.inspect(&name)).await;
+            let found = found.map_err(|error| Status::internal(format!("the image was not read: {error}")))??;
+            Ok(json_response(&json!(found)))
+        }
+        ("/coracle/v1/images", &Method::GET) => {
+            let mut images = process.images.list()?;
+            images.extend(process.images.list_containers().await);
+            Ok(json_response(&json!({ "images": images })))
+        }
         ("/coracle/v1/images", &Method::PUT) => {
             let name = name(parts)?;
             let bytes = read_body(process, body, IMAGE_BYTES_MAX).await?;

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use coracle_api::Uid;
+use coracle_base::Timestamp;
 use coracle_node::runtime::{
-    Connecting, ContainerId, Destination, LOG_TAIL_BYTES, LOG_TAIL_LINES, LogStream, OpenError, RuntimeEvent,
-    RuntimeHost,
+    Connecting, ContainerId, Destination, FindingLogins, LOG_TAIL_BYTES, LOG_TAIL_LINES, LogStream, OpenError,
+    RuntimeEvent, RuntimeHost,
 };
 use tokio::sync::mpsc;
 
@@ -40,6 +41,9 @@ impl RuntimeHost for Host {
                     exit.log_tail = self.logs.tail(id, LOG_TAIL_LINES, LOG_TAIL_BYTES);
                 }
             }
+            RuntimeEvent::Existing(existing) => {
+                existing.iter().filter(|found| found.exit.is_none()).for_each(|found| self.logs.resumed(&found.id));
+            }
             RuntimeEvent::SandboxRemoved { pod } => self.logs.sandbox_removed(pod),
             _ => {}
         }
@@ -53,12 +57,25 @@ impl RuntimeHost for Host {
         }
     }
 
+    fn log_at(&self, container: &ContainerId, stream: LogStream, at: Timestamp, bytes: &[u8]) {
+        self.logs.append(container, stream, bytes, at);
+    }
+
+    fn logged_until(&self, container: &ContainerId) -> Option<Timestamp> {
+        self.logs.written_until(container)
+    }
+
     fn connect(&self, from: &Uid, to: Destination) -> Connecting {
         let (process, from) = (self.process(), from.clone());
         Box::pin(async move {
             let process = process?;
             dialer::dial_from_pod(&process, &from, &to).await
         })
+    }
+
+    fn logins(&self, image: &str) -> FindingLogins {
+        let image = image.to_owned();
+        Box::pin(async move { crate::registries::user_logins(&image).await })
     }
 
     fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {

@@ -32,6 +32,7 @@ use super::network::{Accepted, Network, late};
 use super::snapshot::{PIECE_BYTES, StateId};
 use super::{MemberReport, SentSnapshot};
 use crate::brain::Message;
+use crate::dialer::Protocol;
 use crate::http::{Trusted, body as http_body_of, read_body};
 
 /// Who asks, of a request that is passed on.
@@ -77,6 +78,9 @@ struct Dial {
     node: String,
     pod: String,
     port: u16,
+    /// A member of an earlier version says nothing, and means TCP.
+    #[serde(default)]
+    protocol: Protocol,
 }
 
 impl Network {
@@ -143,9 +147,16 @@ impl Network {
     }
 
     /// A connection to a port of a pod that a node of another member runs.
-    pub(super) async fn dial(&self, to: MemberId, node: &str, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
+    pub(super) async fn dial(
+        &self,
+        to: MemberId,
+        node: &str,
+        pod: &Uid,
+        port: u16,
+        protocol: Protocol,
+    ) -> Result<ByteStream, OpenError> {
         let failed = |error: &dyn std::fmt::Display| OpenError(format!("node {node:?} is not reachable: {error}"));
-        let dial = Dial { node: node.to_owned(), pod: pod.to_string(), port };
+        let dial = Dial { node: node.to_owned(), pod: pod.to_string(), port, protocol };
         let dialing = async {
             let mut sender = self.bulk(to).await.map_err(|error| failed(&error))?;
             let body = serde_json::to_vec(&dial).unwrap_or_default();
@@ -355,8 +366,9 @@ async fn answer(network: &Arc<Network>, from: MemberId, mut request: Request<Bod
             let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| bad("no upgrade"))?;
             let body =
                 read_body(&process, request.into_body(), BODY_BYTES_MAX).await.map_err(|status| bad(status.message))?;
-            let Dial { node, pod, port } = serde_json::from_slice(&body).map_err(bad)?;
-            let opened = crate::dialer::dial_pod_here(&process, &node, &Uid::from(pod.as_str()), port);
+            let Dial { node, pod, port, protocol } = serde_json::from_slice(&body).map_err(bad)?;
+            let pod = Uid::from(pod.as_str());
+            let opened = crate::dialer::dial_pod_here(&process, &node, &pod, port, protocol).await;
             let stream = opened.map_err(|error| (StatusCode::BAD_GATEWAY, error.0))?;
             tokio::spawn(async move {
                 if let Ok(upgraded) = upgrade.await {

@@ -34,6 +34,10 @@ const QUEUE_MAX: usize = 1024;
 /// How long one address may take to answer, and TLS and the greeting after that.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);
 const GREETING_WAIT: Duration = Duration::from_secs(3);
+/// How long a refusal is waited for where a connection was just lost: far less than an election timeout.
+const GONE_WAIT: Duration = Duration::from_millis(50);
+const GONE_TRIES: usize = 10;
+const GONE_RETRY: Duration = Duration::from_millis(10);
 /// How often each side says that it is alive, and how long it may be silent.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -210,6 +214,9 @@ impl Network {
                     state.up.store(false, Ordering::Release);
                     tracing::info!(?to, why = %ended, "the connection to another member is lost");
                     self.tell(Message::Unreachable(to)).await;
+                    if self.is_gone(to).await {
+                        self.tell(Message::Gone(to)).await;
+                    }
                 }
                 Err(Failure::Refused(Refused::Removed)) => {
                     self.tell(Message::Peer(to, PeerMessage::Removed)).await;
@@ -231,6 +238,21 @@ impl Network {
         if let Some(process) = self.process() {
             let _ = process.brain.send(message).await;
         }
+    }
+
+    /// Whether nobody listens any more at an address that a member was just reached at: its machine is there and refuses. Anything else
+    /// (no answer, another error) says nothing about it.
+    async fn is_gone(&self, member: MemberId) -> bool {
+        let Some(address) = self.roster.addresses(member).into_iter().next() else { return false };
+        for _ in 0..GONE_TRIES {
+            match timeout(GONE_WAIT, TcpStream::connect(&address)).await {
+                Ok(Err(error)) => return error.kind() == io::ErrorKind::ConnectionRefused,
+                // A process that ends closes its connections before it closes what it listens at, or it did not end.
+                Ok(Ok(_)) => tokio::time::sleep(GONE_RETRY).await,
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     /// A control connection, after the greeting.

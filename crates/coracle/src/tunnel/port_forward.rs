@@ -9,22 +9,20 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::WebSocketUpgrade;
-use axum::extract::ws::{Message, WebSocket};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use coracle_api::{Status, Uid};
 use coracle_node::runtime::{ByteStream, Drained};
-use futures_util::{SinkExt as _, Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Response, header};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::spdy::{self, Decoder, Encoder, Frame, ResetStatus};
-use crate::dialer;
+use super::upgrade::{self, MESSAGE_MAX, Outgoing, PIECE, PIECES_MAX};
+use crate::dialer::{self, Protocol};
 use crate::http::fair::StreamPlace;
 use crate::process::Process;
 
@@ -36,12 +34,6 @@ const STREAM_PROTOCOL: &str = "portforward.k8s.io";
 const CONNECTIONS_MAX: usize = 512;
 /// How many ports the channels of a session have room for: two channels each, numbered by a byte.
 const PORTS_MAX: usize = 128;
-/// How much is read of a pod at a time.
-const PIECE: usize = 32 << 10;
-/// How many pieces wait for the client, and for each connection's pod. Beyond, who sends them waits.
-const PIECES_MAX: usize = 16;
-/// How long a message of a client may be.
-const MESSAGE_MAX: usize = 4 << 20;
 
 /// The pod at the other end.
 #[derive(Debug)]
@@ -54,9 +46,6 @@ pub(super) struct Target {
     pub(super) _place: Option<Arc<StreamPlace>>,
 }
 
-/// Pieces for the client, in the transport's own framing.
-type Outgoing = mpsc::Sender<Bytes>;
-
 /// Opens a session in the way that the client asks for.
 pub(super) fn respond(
     target: Target,
@@ -65,13 +54,18 @@ pub(super) fn respond(
     parts: &Parts,
 ) -> Result<Response<Body>, Status> {
     let target = Arc::new(target);
-    let Some(websocket) = websocket else { return plain_spdy(target, parts) };
+    let Some(websocket) = websocket else {
+        let shutdown = target.process.shutdown.clone();
+        return upgrade::to_spdy(parts, &[STREAM_PROTOCOL], shutdown, |_, outgoing, incoming| {
+            Session::new(target, outgoing).run(incoming)
+        });
+    };
     let asks = parts.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let websocket = websocket.protocols([SPDY_IN_WEBSOCKET, CHANNELS[0], CHANNELS[1]]).max_message_size(MESSAGE_MAX);
     match websocket.selected_protocol().map(HeaderValue::as_bytes) {
         Some(protocol) if protocol == SPDY_IN_WEBSOCKET.as_bytes() => Ok(websocket.on_upgrade(|socket| async move {
             let shutdown = target.process.shutdown.clone();
-            let (outgoing, incoming) = messages(socket);
+            let (outgoing, incoming) = upgrade::messages(socket);
             shutdown.run_until_cancelled(Session::new(target, outgoing).run(incoming)).await;
         })),
         None if asks => Err(Status::bad_request(format!(
@@ -82,77 +76,10 @@ pub(super) fn respond(
         _ if ports.len() > PORTS_MAX => Err(Status::bad_request(format!("at most {PORTS_MAX} ports can be forwarded"))),
         _ => Ok(websocket.on_upgrade(|socket| async move {
             let shutdown = target.process.shutdown.clone();
-            let (outgoing, incoming) = messages(socket);
+            let (outgoing, incoming) = upgrade::messages(socket);
             shutdown.run_until_cancelled(channels(target, ports, outgoing, incoming)).await;
         })),
     }
-}
-
-/// A WebSocket as pieces both ways. It is closed when the sender and all its clones are gone.
-fn messages(socket: WebSocket) -> (Outgoing, impl Stream<Item = Bytes> + Unpin) {
-    let (mut sink, source) = socket.split();
-    let (outgoing, mut pieces) = mpsc::channel::<Bytes>(PIECES_MAX);
-    tokio::spawn(async move {
-        while let Some(piece) = pieces.recv().await {
-            if sink.send(Message::Binary(piece)).await.is_err() {
-                return;
-            }
-        }
-        let _ = sink.close().await;
-    });
-    let incoming = source.take_while(|message| std::future::ready(message.is_ok())).filter_map(|message| {
-        std::future::ready(match message {
-            Ok(Message::Binary(bytes)) => Some(bytes),
-            _ => None,
-        })
-    });
-    (outgoing, incoming)
-}
-
-/// The upgrade of a whole connection to SPDY/3.1.
-fn plain_spdy(target: Arc<Target>, parts: &Parts) -> Result<Response<Body>, Status> {
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let upgrade = parts.extensions.get::<OnUpgrade>().cloned();
-    let Some(upgrade) = upgrade.filter(|_| text("upgrade").eq_ignore_ascii_case("SPDY/3.1")) else {
-        return Err(Status::bad_request("Upgrade request required"));
-    };
-    let versions = parts.headers.get_all("x-stream-protocol-version");
-    let speaks = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.split(',').any(|v| v.trim() == STREAM_PROTOCOL));
-    if !versions.iter().any(speaks) {
-        return Err(Status::bad_request(format!("unable to upgrade: the server speaks {STREAM_PROTOCOL} only")));
-    }
-    tokio::spawn(async move {
-        let connection = match upgrade.await {
-            Ok(connection) => TokioIo::new(connection),
-            Err(error) => return tracing::debug!(%error, "a connection was not upgraded"),
-        };
-        let (reader, mut writer) = tokio::io::split(connection);
-        let (outgoing, mut pieces) = mpsc::channel::<Bytes>(PIECES_MAX);
-        let shutdown = target.process.shutdown.clone();
-        tokio::spawn(async move {
-            while let Some(piece) = pieces.recv().await {
-                if writer.write_all(&piece).await.is_err() {
-                    return;
-                }
-            }
-            let _ = writer.shutdown().await;
-        });
-        let incoming = Box::pin(stream::unfold(reader, |mut reader| async move {
-            let mut piece = BytesMut::with_capacity(PIECE);
-            match reader.read_buf(&mut piece).await {
-                Ok(0) | Err(_) => None,
-                Ok(_) => Some((piece.freeze(), reader)),
-            }
-        }));
-        shutdown.run_until_cancelled(Session::new(target, outgoing).run(incoming)).await;
-    });
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-    headers.insert("x-stream-protocol-version", HeaderValue::from_static(STREAM_PROTOCOL));
-    Ok(response)
 }
 
 /// The two streams of one connection: its bytes, and what goes wrong with it.
@@ -302,8 +229,8 @@ impl Target {
         format!("error forwarding port {port} to pod {}, uid {}: {why}", self.name, self.uid)
     }
 
-    fn dial(&self, port: u16) -> Result<ByteStream, String> {
-        dialer::dial_pod_here(&self.process, &self.node, &self.uid, port).map_err(|error| error.0)
+    async fn dial(&self, port: u16) -> Result<ByteStream, String> {
+        dialer::dial_pod_here(&self.process, &self.node, &self.uid, port, Protocol::Tcp).await.map_err(|error| error.0)
     }
 }
 
@@ -315,7 +242,7 @@ async fn carry(
     outgoing: &Outgoing,
     frame: impl Fn(&[u8]) -> Bytes,
 ) -> Result<(), String> {
-    let (mut reader, mut writer) = tokio::io::split(target.dial(port)?.compat());
+    let (mut reader, mut writer) = tokio::io::split(target.dial(port).await?.compat());
     let there = async {
         while let Some(piece) = pieces.recv().await {
             if writer.write_all(&piece).await.is_err() {

@@ -13,7 +13,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
-use crate::dialer::{self, ServicePort};
+use crate::dialer::{self, End, Protocol, ServicePort, Via};
 use crate::process::Process;
 
 /// How many parts a path has before what is passed on: `/api/v1/namespaces/NAMESPACE/RESOURCE/NAME/proxy`.
@@ -100,13 +100,23 @@ async fn dial(process: &Arc<Process>, target: &Target) -> Result<(ByteStream, St
         return Ok((dialer::dial_service(process, to).await.map_err(refused)?, host));
     }
     let (node, uid, address, port) = pod_port(&view, target)?;
-    Ok((dialer::dial_pod(process, &node, &uid, port).await.map_err(refused)?, format!("{address}:{port}")))
+    Ok((
+        dialer::dial_pod(process, &node, &uid, port, Protocol::Tcp).await.map_err(refused)?,
+        format!("{address}:{port}"),
+    ))
 }
 
 fn service_port(view: &View, target: &Target) -> Result<ServicePort, Status> {
     let service = ObjectKey::new(SERVICES, &target.namespace, &target.name);
     let port = dialer::service_port(view, &service, target.port.as_deref());
-    let to = ServicePort { service, port: port.unwrap_or_default(), peer: "apiserver".into() };
+    let to = ServicePort {
+        service,
+        port: port.unwrap_or_default(),
+        protocol: Protocol::Tcp,
+        peer: "apiserver".into(),
+        via: Via::Anyhow,
+        from: End::Node,
+    };
     match (&target.port, port) {
         (Some(port), None) => Err(unavailable(format!("no service port {port:?} found for service {:?}", target.name))),
         _ if port.is_none() || !dialer::has_endpoints(view, &to) => {
@@ -169,7 +179,8 @@ fn request(parts: &Parts, rest: &str, host: &str, body: Body) -> Result<Request<
     Ok(request)
 }
 
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
+/// Drops the headers that are of one connection.
+pub(crate) fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -1,191 +1,111 @@
-//! The rows of the log's file: entries by their index, and beside them what a member may not forget.
+//! What the records of the log's file say: the head that it begins with, and batches. Each is sealed for its place.
 //!
-//! Each is sealed for its place. Nothing here knows of members, threads or snapshots' files.
+//! Nothing here knows of files, members' threads or snapshots.
 
 use bytes::Bytes;
+use coracle_base::wire::{Damage, Reader, Writer};
 use coracle_raft::{EntryKind, HardState, LogEntry, MemberId, Membership, SnapshotMark, SnapshotPointer, WalBatch};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use crate::seal::Sealer;
-
-/// The layout of the file; any other is refused. The first had no kinds of entries and no members, the second was not sealed, of
-/// the third the entries alone were.
-pub(super) const FORMAT: u64 = 4;
-pub(super) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// The row of the layout's number: the only one that is not sealed.
-const FORMAT_ROW: &str = "format";
-
-/// What a log holds.
-#[derive(Debug, Default)]
-pub(super) struct Contents {
-    pub(super) format: u64,
+/// What a log is and holds before its first batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Whose log it is.
     pub(super) member: Option<MemberId>,
+    /// What the member may not forget; none before it was ever started.
     pub(super) hard_state: Option<HardState>,
+    /// The snapshot that the state is loaded from.
     pub(super) snapshot: SnapshotPointer,
+    /// The entry before the first.
     pub(super) base: SnapshotMark,
-    pub(super) entries: Vec<LogEntry>,
 }
 
-/// Everything in the log; of a log of another layout only which that is.
-pub(super) fn read(database: &Database, sealer: &Sealer) -> Result<Contents, redb::Error> {
-    let mut contents = Contents::default();
-    let transaction = database.begin_read()?;
-    let meta = match transaction.open_table(META) {
-        Ok(meta) => meta,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(contents),
-        Err(error) => return Err(error.into()),
-    };
-    contents.format = meta.get(FORMAT_ROW)?.map_or(0, |value| big_endian(value.value()));
-    if contents.format != FORMAT {
-        return Ok(contents);
+impl Head {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.option(self.member, |w, member| w.number(member.0));
+        w.option(self.hard_state, |w, state| put_state(w, &state));
+        put_pointer(&mut w, &self.snapshot);
+        put_mark(&mut w, self.base);
+        w.finish()
     }
-    let row = |name: &str| meta.get(name)?.map(|value| open_row(sealer, name, value.value())).transpose();
-    let numbers = |name: &str| -> Result<Option<Vec<u64>>, redb::Error> {
-        Ok(row(name)?.map(|value| value.chunks_exact(8).map(big_endian).collect()))
-    };
-    contents.member = numbers("member")?.and_then(|n| n.first().copied()).map(MemberId);
-    if let Some([term, vote, commit]) = numbers("hard-state")?.as_deref() {
-        contents.hard_state = Some(HardState { term: *term, vote: *vote, commit: *commit });
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let r = &mut Reader::new(bytes);
+        let head = Self {
+            member: r.option(|r| r.number().map(MemberId))?,
+            hard_state: r.option(state)?,
+            snapshot: pointer(r)?,
+            base: mark(r)?,
+        };
+        r.finish()?;
+        Ok(head)
     }
-    if let Some(bytes) = row("membership")? {
-        contents.snapshot.membership = Membership::decode(&bytes).map_err(damaged)?;
-    }
-    for (name, mark) in [("snapshot", &mut contents.snapshot.mark), ("base", &mut contents.base)] {
-        if let Some([index, term]) = numbers(name)?.as_deref() {
-            *mark = SnapshotMark { index: *index, term: *term };
-        }
-    }
-    let entries = transaction.open_table(ENTRIES)?;
-    for row in entries.iter()? {
-        let (index, value) = row?;
-        contents.entries.push(read_entry(index.value(), value.value(), sealer)?);
-    }
-    Ok(contents)
 }
 
-/// Term, kind, and what the entry carries, sealed.
-fn read_entry(index: u64, value: &[u8], sealer: &Sealer) -> Result<LogEntry, redb::Error> {
-    let read = value.split_first_chunk::<8>().and_then(|(term, rest)| {
-        let (kind, sealed) = rest.split_first()?;
-        Some((u64::from_be_bytes(*term), EntryKind::from_number(*kind)?, sealed))
+/// The bytes of batches that are written together.
+pub(super) fn encode(batches: &[WalBatch]) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.list(batches, |w, batch| {
+        w.byte(batch.restart.into());
+        w.list(&batch.entries, |w, entry| {
+            w.number(entry.index);
+            w.number(entry.term);
+            w.byte(entry.kind.number());
+            w.bytes(&entry.data);
+        });
+        w.option(batch.hard_state, |w, state| put_state(w, &state));
+        w.option(batch.snapshot.as_ref(), put_pointer);
+        w.option(batch.compact_to, Writer::number);
     });
-    let (term, kind, sealed) = read.ok_or_else(|| damaged(format!("entry {index} has no term or no known kind")))?;
-    let data = sealer.open(&place(index, term, kind), sealed);
-    let data = data.map_err(|why| damaged(format!("entry {index} cannot be opened: {why}")))?;
-    Ok(LogEntry { index, term, kind, data: Bytes::from(data) })
+    w.finish()
 }
 
-fn write_entry(entry: &LogEntry, sealer: &Sealer) -> Vec<u8> {
-    let mut value = Vec::with_capacity(entry.data.len() + 64);
-    value.extend_from_slice(&entry.term.to_be_bytes());
-    value.push(entry.kind.number());
-    value.extend_from_slice(&sealer.seal(&place(entry.index, entry.term, entry.kind), &entry.data));
-    value
+/// Reads what [`encode`] wrote.
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<WalBatch>, Damage> {
+    let r = &mut Reader::new(bytes);
+    let batches = r.list(|r| {
+        Ok(WalBatch {
+            restart: r.byte()? != 0,
+            entries: r.list(entry)?,
+            hard_state: r.option(state)?,
+            snapshot: r.option(pointer)?,
+            compact_to: r.option(Reader::number)?,
+        })
+    })?;
+    r.finish()?;
+    Ok(batches)
 }
 
-/// What an entry is sealed for: none can stand in for another.
-fn place(index: u64, term: u64, kind: EntryKind) -> String {
-    format!("entry {index} {term} {}", kind.number())
+fn entry(r: &mut Reader<'_>) -> Result<LogEntry, Damage> {
+    let (index, term) = (r.number()?, r.number()?);
+    let kind = EntryKind::from_number(r.byte()?).ok_or("an entry is of no known kind")?;
+    Ok(LogEntry { index, term, kind, data: Bytes::copy_from_slice(r.bytes()?) })
 }
 
-/// A row of what is no entry, opened: its name is what it was sealed for.
-fn open_row(sealer: &Sealer, name: &str, sealed: &[u8]) -> Result<Vec<u8>, redb::Error> {
-    sealer.open(&format!("log {name}"), sealed).map_err(|why| damaged(format!("{name} cannot be opened: {why}")))
-}
-
-fn put_row(
-    meta: &mut redb::Table<'_, &'static str, &'static [u8]>,
-    sealer: &Sealer,
-    name: &str,
-    plain: &[u8],
-) -> Result<(), redb::Error> {
-    meta.insert(name, sealer.seal(&format!("log {name}"), plain).as_slice())?;
-    Ok(())
-}
-
-fn damaged(what: impl std::fmt::Display) -> redb::Error {
-    redb::Error::Corrupted(what.to_string())
-}
-
-fn big_endian(bytes: &[u8]) -> u64 {
-    bytes.try_into().map_or(0, u64::from_be_bytes)
-}
-
-/// Makes a log that has nothing, for this member.
-pub(super) fn begin(database: &Database, sealer: &Sealer, member: MemberId) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT_ROW, FORMAT.to_be_bytes().as_slice())?;
-        put_row(&mut meta, sealer, "member", &numbers(&[member.0]))?;
-        transaction.open_table(ENTRIES)?;
+fn put_state(w: &mut Writer, state: &HardState) {
+    for number in [state.term, state.vote, state.commit] {
+        w.number(number);
     }
-    transaction.commit()?;
-    Ok(())
 }
 
-/// Writes batches, in order and at once.
-pub(super) fn commit(database: &Database, sealer: &Sealer, batches: &[WalBatch]) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut entries = transaction.open_table(ENTRIES)?;
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(FORMAT_ROW, FORMAT.to_be_bytes().as_slice())?;
-        for batch in batches {
-            if let Some(pointer) = &batch.snapshot {
-                let mark = numbers(&[pointer.mark.index, pointer.mark.term]);
-                put_row(&mut meta, sealer, "snapshot", &mark)?;
-                put_row(&mut meta, sealer, "membership", &pointer.membership.encode())?;
-                if batch.restart {
-                    entries.retain(|_, _| false)?;
-                    put_row(&mut meta, sealer, "base", &mark)?;
-                }
-            }
-            if let Some(first) = batch.entries.first() {
-                if entries.last()?.is_some_and(|(last, _)| last.value() >= first.index) {
-                    entries.retain_in(first.index.., |_, _| false)?;
-                }
-                for entry in &batch.entries {
-                    entries.insert(entry.index, write_entry(entry, sealer).as_slice())?;
-                }
-            }
-            if let Some(state) = batch.hard_state {
-                put_row(&mut meta, sealer, "hard-state", &numbers(&[state.term, state.vote, state.commit]))?;
-            }
-            if let Some(index) = batch.compact_to.filter(|index| *index > 0) {
-                let term = entries.get(index)?.map(|value| big_endian(&value.value()[..8]));
-                if let Some(term) = term {
-                    put_row(&mut meta, sealer, "base", &numbers(&[index, term]))?;
-                    entries.retain_in(..=index, |_, _| false)?;
-                }
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
+fn state(r: &mut Reader<'_>) -> Result<HardState, Damage> {
+    Ok(HardState { term: r.number()?, vote: r.number()?, commit: r.number()? })
 }
 
-fn numbers(numbers: &[u64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+fn put_mark(w: &mut Writer, mark: SnapshotMark) {
+    w.number(mark.index);
+    w.number(mark.term);
 }
 
-/// Seals every row with the newest key.
-pub(super) fn reseal_all(database: &Database, sealer: &Sealer, contents: Contents) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut meta = transaction.open_table(META)?;
-        let names: Vec<String> =
-            meta.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect::<Result<_, redb::StorageError>>()?;
-        for name in names.iter().filter(|name| *name != FORMAT_ROW) {
-            let plain = meta.get(name.as_str())?.map(|value| open_row(sealer, name, value.value())).transpose()?;
-            put_row(&mut meta, sealer, name, &plain.unwrap_or_default())?;
-        }
-        let mut entries = transaction.open_table(ENTRIES)?;
-        for entry in &contents.entries {
-            entries.insert(entry.index, write_entry(entry, sealer).as_slice())?;
-        }
-    }
-    transaction.commit()?;
-    Ok(())
+fn mark(r: &mut Reader<'_>) -> Result<SnapshotMark, Damage> {
+    Ok(SnapshotMark { index: r.number()?, term: r.number()? })
+}
+
+fn put_pointer(w: &mut Writer, pointer: &SnapshotPointer) {
+    put_mark(w, pointer.mark);
+    w.bytes(&pointer.membership.encode());
+}
+
+fn pointer(r: &mut Reader<'_>) -> Result<SnapshotPointer, Damage> {
+    Ok(SnapshotPointer { mark: mark(r)?, membership: Membership::decode(r.bytes()?)? })
 }

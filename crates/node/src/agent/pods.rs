@@ -91,6 +91,16 @@ impl Pods {
         self.workers.values().any(PodWorker::has_running_container)
     }
 
+    /// The pods whose use of the disk is to be measured.
+    pub(super) fn limiting_storage(&self) -> impl Iterator<Item = &Uid> {
+        self.workers.iter().filter(|(_, worker)| worker.limits_storage()).map(|(uid, _)| uid)
+    }
+
+    /// The ids of the images that containers have.
+    pub(super) fn images(&self) -> BTreeSet<String> {
+        self.workers.values().flat_map(PodWorker::images).map(str::to_owned).collect()
+    }
+
     pub(super) fn next_wakeup(&self) -> Option<Instant> {
         let backlog = (!self.touched.is_empty()).then_some(self.now);
         let offline = (!self.kept.is_empty() && self.existing.is_some()).then_some(self.offline_at);
@@ -222,10 +232,16 @@ impl Pods {
                 let by_id = containers.into_iter().map(|container| (container.id.clone(), container));
                 self.existing.get_or_insert_with(|| by_id.collect());
             }
-            RuntimeEvent::ImageReady { image, policy, result } => {
-                context.shared.pulls.remove(&(image.clone(), policy));
+            RuntimeEvent::ImagePulling { pull } => {
+                if let Some(pull) = context.shared.pulls.get_mut(&pull) {
+                    pull.fetching = true;
+                }
+                self.workers.values_mut().for_each(|worker| worker.image_pulling(pull, context));
+            }
+            RuntimeEvent::ImageReady { pull, result, .. } => {
+                context.shared.pulls.remove(&pull);
                 for (uid, worker) in &mut self.workers {
-                    if worker.image_answered(&image, policy, &result, context) {
+                    if worker.image_answered(pull, &result, context) {
                         self.touched.insert(uid.clone());
                     }
                 }
@@ -256,7 +272,14 @@ impl Pods {
                     self.with(&uid, |worker| worker.probed(id, &result, context));
                 }
             }
-            RuntimeEvent::ContainerRemoved { .. } | RuntimeEvent::Stats(_) => {}
+            RuntimeEvent::StorageMeasured { pod, used } => {
+                self.with(&pod, |worker| worker.storage_measured(&used, context));
+            }
+            RuntimeEvent::ContainerRemoved { .. }
+            | RuntimeEvent::Stats(_)
+            | RuntimeEvent::Images { .. }
+            | RuntimeEvent::ImageRemoved { .. }
+            | RuntimeEvent::Health { .. } => {}
         }
     }
 

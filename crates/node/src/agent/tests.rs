@@ -5,8 +5,10 @@ mod agent_restart;
 mod containers;
 mod ending;
 mod harness;
+mod images;
 mod order_and_probes;
 mod refusals;
+mod runtimes;
 mod tokens;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::pod_spec::PodView;
 use crate::reasons;
 use crate::restart::go_duration;
-use crate::runtime::{ImageError, ImageInfo, PullPolicy};
+use crate::runtime::{ImageError, ImageInfo, PullId, PullPolicy};
 
 /// How long a failure to pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
 pub(super) const ERR_IMAGE_PULL_SHOWN: Duration = Duration::from_secs(1);
@@ -31,26 +31,55 @@ impl Container {
         }
     }
 
+    /// Tries to have the image, when it is time to.
+    pub(crate) fn advance_pull(&mut self, pod: &PodView, context: &mut Context<'_>) {
+        let now = context.now.mono;
+        match self.step {
+            Step::Idle => self.begin_pull(pod, context),
+            Step::PullBackOff { until, .. } if until <= now => self.begin_pull(pod, context),
+            Step::PullBackOff { failed, said: false, until } if failed + ERR_IMAGE_PULL_SHOWN <= now => {
+                self.step = Step::PullBackOff { failed, until, said: true };
+                self.say_pull_back_off(pod, context);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether its image can still say which runtime it is for, because it is not created yet.
+    pub(crate) fn may_decide(&self) -> bool {
+        matches!(self.step, Step::Idle | Step::Pulling { .. } | Step::PullBackOff { .. } | Step::Pulled)
+    }
+
     /// Asks for the image.
     pub(super) fn begin_pull(&mut self, pod: &PodView, context: &mut Context<'_>) {
-        self.step = Step::Pulling;
         let policy = self.pull_policy();
-        if policy == PullPolicy::Always {
+        let (logins, missing) = context.logins(pod, self.image());
+        if !missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            context.event(pod, None, EventType::Warning, reasons::FAILED_TO_RETRIEVE_IMAGE_PULL_SECRET, message);
+        }
+        let (pull, fetching) = context.pull(self.image(), policy, &logins, self.runtime);
+        self.logins = logins;
+        self.step = Step::Pulling { pull };
+        self.said_pulling = false;
+        if policy == PullPolicy::Always || fetching {
             self.say_pulling(pod, context);
         }
-        context.pull(self.spec.image.as_deref().unwrap_or_default(), policy);
     }
 
     /// Whether it waits for this answer.
-    pub(crate) fn awaits_image(&self, image: &str, policy: PullPolicy) -> bool {
-        self.step == Step::Pulling && self.image() == image && self.pull_policy() == policy
+    pub(crate) fn awaits_image(&self, pull: PullId) -> bool {
+        self.step == Step::Pulling { pull }
     }
 
-    /// The image is there, or cannot be had.
+    /// The image is there, or cannot be had. Without an address its pod has no sandbox yet.
     pub(crate) fn image_answered(
         &mut self,
         pod: &PodView,
-        address: IpAddr,
+        address: Option<IpAddr>,
         result: &Result<ImageInfo, ImageError>,
         context: &mut Context<'_>,
     ) {
@@ -58,29 +87,37 @@ impl Container {
             Ok(info) => {
                 self.pull_backoff.reset();
                 self.image_id.clone_from(&info.id);
+                self.image_user.clone_from(&info.user);
                 self.say_pulled(pod, info, context);
-                self.create(pod, address, context);
+                match address {
+                    Some(address) => self.create(pod, address, context),
+                    None => self.step = Step::Pulled,
+                }
             }
             Err(error) => self.pull_failed(pod, error, context),
         }
     }
 
-    fn say_pulling(&self, pod: &PodView, context: &mut Context<'_>) {
+    /// Says that its image is being pulled, once.
+    pub(crate) fn say_pulling(&mut self, pod: &PodView, context: &mut Context<'_>) {
+        if std::mem::replace(&mut self.said_pulling, true) {
+            return;
+        }
         let message = format!("Pulling image {:?}", self.image());
         self.event(pod, context, EventType::Normal, reasons::PULLING, message);
     }
 
-    fn say_pulled(&self, pod: &PodView, info: &ImageInfo, context: &mut Context<'_>) {
-        let (image, policy) = (self.image(), self.pull_policy());
+    fn say_pulled(&mut self, pod: &PodView, info: &ImageInfo, context: &mut Context<'_>) {
+        let policy = self.pull_policy();
         let message = if info.present && policy != PullPolicy::Always {
-            format!("Container image {image:?} already present on machine")
+            format!("Container image {:?} already present on machine", self.image())
         } else {
-            if policy != PullPolicy::Always {
-                self.say_pulling(pod, context);
-            }
+            self.say_pulling(pod, context);
             let took = go_duration(Duration::from_millis(info.pull_millis));
+            let waited = go_duration(Duration::from_millis(info.waited_millis.max(info.pull_millis)));
             format!(
-                "Successfully pulled image {image:?} in {took} ({took} including waiting). Image size: {} bytes.",
+                "Successfully pulled image {:?} in {took} ({waited} including waiting). Image size: {} bytes.",
+                self.image(),
                 info.size
             )
         };
@@ -99,10 +136,8 @@ impl Container {
                 let message = format!("Container image {image:?} is not present with pull policy of Never");
                 (reasons::ERR_IMAGE_NEVER_PULL, Some((reasons::ERR_IMAGE_NEVER_PULL, message.clone(), message)))
             }
-            ImageError::Pull(why) => {
-                if self.pull_policy() != PullPolicy::Always {
-                    self.say_pulling(pod, context);
-                }
+            ImageError::Pull(why) | ImageError::OtherKind(_, why) => {
+                self.say_pulling(pod, context);
                 let event = format!("Failed to pull image {image:?}: {why}");
                 (reasons::ERR_IMAGE_PULL, Some((reasons::FAILED, event, why.clone())))
             }
@@ -110,7 +145,7 @@ impl Container {
         let Some((event_reason, event, message)) = message else { return };
         let now = context.now.mono;
         // What does not change by trying is said once; a failed pull each time.
-        let is_pull = matches!(error, ImageError::Pull(_));
+        let is_pull = matches!(error, ImageError::Pull(_) | ImageError::OtherKind(..));
         if is_pull || before != Some(reason) {
             self.event(pod, context, EventType::Warning, event_reason, event);
             self.event(pod, context, EventType::Warning, reasons::FAILED, format!("Error: {reason}"));

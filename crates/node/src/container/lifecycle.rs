@@ -323,13 +323,14 @@ impl Container {
                 let message = format!("Container {} definition changed, will be restarted", self.name());
                 self.stop(pod, address, StopReason::Changed, pod.grace(), message, context);
             }
-            Step::Pulling | Step::PullBackOff { .. } | Step::CreateBackOff { .. } | Step::BackOff { .. } => {
+            Step::Pulling { .. } | Step::PullBackOff { .. } | Step::CreateBackOff { .. } | Step::BackOff { .. } => {
                 self.pull_backoff.reset();
                 self.create_backoff.reset();
                 self.crash_loop.restart();
                 self.waiting = None;
                 self.step = Step::Idle;
             }
+            Step::Pulled => self.step = Step::Idle,
             Step::Idle | Step::ConfigError | Step::Creating { .. } | Step::Ended => {}
         }
     }

@@ -108,6 +108,7 @@ impl PodWorker {
         StatusParts {
             pod: &self.pod,
             config,
+            runtime: self.runtime,
             containers: &self.containers,
             address: self.address,
             started_at: self.started_at,

@@ -1,6 +1,6 @@
 //! When a member stands for election: time in ticks, and timeouts that are drawn from our own seed.
 
-use coracle_base::Now;
+use coracle_base::{Instant, Now};
 use raft::StateRole;
 
 use super::Member;
@@ -22,10 +22,39 @@ impl Member {
         self.membership().is_decided_by(self.config.id)
     }
 
-    pub(super) fn tick(&mut self, now: Now) {
-        if self.is_due_to_lead() {
-            let _ = self.node.campaign();
+    /// When the next tick is due that does something: the ticks before it are made up for together. Never later than the shortest
+    /// election timeout, so that what else depends on the time is looked at as well.
+    pub(super) fn next_due(&self) -> Instant {
+        let raft = &self.node.raft;
+        let elapsed = raft.election_elapsed;
+        let left = if self.is_leader() {
+            let heartbeat = raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed());
+            heartbeat.min(raft.election_timeout().saturating_sub(elapsed))
+        } else {
+            self.drawn.saturating_sub(elapsed).min(raft.election_timeout())
+        };
+        self.next_tick + self.config.tick() * u32::try_from(left.saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    /// Makes up for the ticks since the last step, so that what comes now finds the time that it is. A message of the leader a follower
+    /// follows was under way while they passed: none of them was one of silence.
+    pub(super) fn pass_time(&mut self, now: Now, input: &super::Input) {
+        let of_leader = |from: &super::MemberId| from.0 == self.node.raft.leader_id && !self.is_leader();
+        match input {
+            super::Input::Message(from, _) if of_leader(from) => {
+                self.next_tick = self.next_tick.max(now.mono + self.config.tick());
+            }
+            super::Input::Tick => {
+                if self.is_due_to_lead() {
+                    let _ = self.node.campaign();
+                }
+                self.tick(now);
+            }
+            _ => self.tick(now),
         }
+    }
+
+    fn tick(&mut self, now: Now) {
         if self.is_alone() {
             return;
         }
@@ -44,6 +73,18 @@ impl Member {
                 self.next_tick = now.mono + self.config.tick();
             }
         }
+    }
+
+    /// Who leads is no longer there: the silence that others grant it is over at once, and this member stands within a heartbeat, drawn
+    /// so that all who hear of it do not stand together.
+    pub(super) fn gone(&mut self, member: super::MemberId) {
+        let raft = &mut self.node.raft;
+        if raft.leader_id != member.0 || member == self.config.id || !raft.promotable() {
+            return;
+        }
+        raft.election_elapsed = raft.election_elapsed.max(raft.election_timeout());
+        self.drawn = raft.election_elapsed + 1 + self.rng.below(u64::from(super::io::TICKS_PER_HEARTBEAT)) as usize;
+        raft.set_randomized_election_timeout(self.drawn);
     }
 
     pub(super) fn draw_election_timeout(&mut self) {

@@ -86,6 +86,9 @@ pub enum Input {
     SnapshotSent(MemberId, bool),
     /// What was sent to a member lately may be lost.
     Unreachable(MemberId),
+    /// A member's process has ended, as far as can be told: the connection to it was lost, and nobody listens where it did. A
+    /// follower of it need not wait in silence before it stands for election. A wrong word costs an election and nothing else.
+    Gone(MemberId),
     /// Everything up to this batch is durable.
     Persisted(PersistId),
     /// Bytes to put into the log, if this member leads.

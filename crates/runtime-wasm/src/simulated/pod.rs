@@ -32,7 +32,7 @@ impl Pod {
     /// Makes a volume or replaces what is in it.
     pub(super) fn write_volume(&mut self, name: &str, source: &VolumeSource) {
         match source {
-            VolumeSource::EmptyDir { size_limit } => {
+            VolumeSource::EmptyDir { size_limit, in_memory: _ } => {
                 let limit = size_limit.unwrap_or(FOLDER_BYTES_MAX).min(FOLDER_BYTES_MAX);
                 let empty = || Volume { folder: Folder::new(limit), given: false };
                 self.volumes.entry(name.to_owned()).or_insert_with(empty);
@@ -41,6 +41,8 @@ impl Pod {
                 let empty = || Volume { folder: Folder::new(FOLDER_BYTES_MAX), given: true };
                 self.volumes.entry(name.to_owned()).or_insert_with(empty).folder.replace(files);
             }
+            // The agent gives none to a runtime without a host; a container that mounts it finds no such volume.
+            VolumeSource::HostPath { .. } => {}
         }
     }
 

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use coracle_node::runtime::{ContainerId, Limits};
+use coracle_node::runtime::{ContainerId, Propagation};
 
 use super::*;
 
@@ -8,22 +8,18 @@ fn file(path: &str, contents: &'static str) -> VolumeFile {
 }
 
 fn spec(mounts: Vec<Mount>) -> ContainerSpec {
-    ContainerSpec {
-        id: ContainerId { pod: "uid".into(), container: "web".to_owned(), instance: 0 },
-        image: "web".to_owned(),
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        working_dir: None,
-        mounts,
-        ports: Vec::new(),
-        limits: Limits::default(),
-        termination_message_path: "/dev/termination-log".to_owned(),
-    }
+    let id = ContainerId { pod: "uid".into(), container: "web".to_owned(), instance: 0 };
+    ContainerSpec { mounts, ..ContainerSpec::new(id, "web") }
 }
 
 fn mount(path: &str, sub_path: Option<&str>) -> Mount {
-    Mount { volume: "config".to_owned(), path: path.to_owned(), sub_path: sub_path.map(str::to_owned), read_only: true }
+    Mount {
+        volume: "config".to_owned(),
+        path: path.to_owned(),
+        sub_path: sub_path.map(str::to_owned),
+        read_only: true,
+        propagation: Propagation::None,
+    }
 }
 
 #[test]
@@ -47,8 +43,8 @@ fn paths_that_lead_out_of_a_volume_are_refused() {
         let error = pod.write_volume("config", &VolumeSource::Files(vec![file(path, "1")])).unwrap_err();
         assert!(error.contains("is no path inside a volume"), "{error}");
     }
-    assert!(pod.write_volume("../config", &VolumeSource::EmptyDir { size_limit: None }).is_err());
-    pod.write_volume("config", &VolumeSource::EmptyDir { size_limit: None }).unwrap();
+    assert!(pod.write_volume("../config", &VolumeSource::EmptyDir { size_limit: None, in_memory: false }).is_err());
+    pod.write_volume("config", &VolumeSource::EmptyDir { size_limit: None, in_memory: false }).unwrap();
     assert!(pod.prepare(&spec(vec![mount("/config", Some("../.."))])).is_err());
 }
 
@@ -78,7 +74,7 @@ fn links_of_a_guest_lead_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let pod = PodDir(dir.path().join("pod"));
     fs::write(dir.path().join("secret"), "secret").unwrap();
-    pod.write_volume("config", &VolumeSource::EmptyDir { size_limit: None }).unwrap();
+    pod.write_volume("config", &VolumeSource::EmptyDir { size_limit: None, in_memory: false }).unwrap();
     std::os::unix::fs::symlink("../../..", dir.path().join("pod/volumes/config/out")).unwrap();
     let error = pod.prepare(&spec(vec![mount("/config", Some("out/made"))])).unwrap_err();
     assert_eq!(error, "subPath \"out/made\" is outside of its volume");

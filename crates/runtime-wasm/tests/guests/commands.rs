@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coracle_node::runtime::{
-    ContainerError, ImageError, Mount, PullPolicy, RuntimeCommand, RuntimeEvent, VolumeFile, VolumeSource,
+    ContainerError, ImageError, Mount, Propagation, PullPolicy, RuntimeCommand, RuntimeEvent, VolumeFile, VolumeSource,
 };
 use coracle_runtime_wasm::WasmOptions;
 
@@ -90,7 +90,9 @@ fn what_is_no_program_is_not_created() {
 
 #[test]
 fn an_absent_image_says_how_to_import_it() {
-    let world = World::new();
+    let mut options = WasmOptions::default();
+    options.registries = None;
+    let world = World::with(options);
     let RuntimeEvent::ImageReady { result: Err(ImageError::Pull(message)), .. } =
         world.pull("web:v9", PullPolicy::IfNotPresent)
     else {
@@ -117,8 +119,13 @@ fn volumes_are_folders_that_guests_open() {
         source: VolumeSource::Files(vec![file]),
     });
     let exit = world.run(FIRST_BYTE, |spec| {
-        let mount =
-            |read_only| Mount { volume: "config".to_owned(), path: "/config".to_owned(), sub_path: None, read_only };
+        let mount = |read_only| Mount {
+            volume: "config".to_owned(),
+            path: "/config".to_owned(),
+            sub_path: None,
+            read_only,
+            propagation: Propagation::None,
+        };
         spec.mounts = vec![mount(true)];
     });
     assert_eq!(exit.code, i32::from(b'*'));

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use coracle_node::runtime::Runtime;
 use coracle_node::runtime::{
-    ByteStream, ContainerId, ContainerSpec, Drained, ProbeAction, ProbeResult, RuntimeCommand, StreamSpec,
+    ByteStream, ContainerId, ContainerSpec, Drained, ProbeAction, ProbeResult, RuntimeCommand,
 };
 
-use crate::support::{POD, World, spec};
+use crate::support::{World, spec};
 
 /// The example's first release, built once a test run.
 fn web() -> &'static [u8] {
@@ -57,7 +56,7 @@ fn serving(world: &World) -> ContainerId {
 
 /// A whole exchange over a new stream of the runtime's.
 fn exchange(world: &World, request: &str) -> String {
-    speak(world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap(), request)
+    speak(world.open(3000).unwrap(), request)
 }
 
 /// Sends a request and reads until the other side ends.
@@ -129,18 +128,18 @@ fn a_stopped_service_refuses_connections_and_exits_with_0() {
     let id = serving(&world);
     world.send(RuntimeCommand::StopContainer(id.clone()));
     assert_eq!(world.exit(&id).code, 0);
-    assert!(world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).is_err());
+    assert!(world.open(3000).is_err());
 }
 
 #[test]
 fn a_stopped_service_answers_the_requests_that_it_is_at() {
     let world = World::new();
     let id = serving(&world);
-    let stream = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
+    let stream = world.open(3000).unwrap();
     let answer = std::thread::spawn(|| speak(stream, "GET /fetch?gate:5000 HTTP/1.1\r\nhost: web\r\n\r\n"));
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(world.host.gate_reached());
     world.send(RuntimeCommand::StopContainer(id.clone()));
-    while world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).is_ok() {}
+    while world.open(3000).is_ok() {}
     world.host.open_gate();
     let answer = answer.join().unwrap();
     assert!(answer.starts_with("HTTP/1.1 502"), "the guest's own answer, not a broken connection: {answer}");
@@ -159,8 +158,8 @@ fn a_killed_service_is_137() {
 fn a_stopped_service_gives_back_what_it_has_not_begun() {
     let world = World::new();
     let id = serving(&world);
-    let mut fresh = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
-    let mut idle = world.runtime.open(StreamSpec::Port { pod: POD.into(), port: 3000 }).unwrap();
+    let mut fresh = world.open(3000).unwrap();
+    let mut idle = world.open(3000).unwrap();
     let answer = answer_once(&mut idle, "GET /missing HTTP/1.1\r\nhost: web\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     world.send(RuntimeCommand::StopContainer(id.clone()));

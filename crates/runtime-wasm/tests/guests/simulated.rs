@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use coracle_base::{Instant, Now, Rng, Timestamp};
-use coracle_node::runtime::{ContainerSpec, Exit, Mount, RuntimeCommand, RuntimeEvent, VolumeFile, VolumeSource};
+use coracle_node::runtime::{
+    ContainerSpec, Exit, Mount, Propagation, RuntimeCommand, RuntimeEvent, VolumeFile, VolumeSource,
+};
 use coracle_runtime_wasm::simulated::{SimulatedImages, SimulatedRuntime};
 
 use crate::support::{POD, World, sandbox, spec};
@@ -43,7 +45,13 @@ fn volume(name: &str, source: VolumeSource) -> RuntimeCommand {
 }
 
 fn mount(volume: &str) -> Mount {
-    Mount { volume: volume.to_owned(), path: format!("/{volume}"), sub_path: None, read_only: false }
+    Mount {
+        volume: volume.to_owned(),
+        path: format!("/{volume}"),
+        sub_path: None,
+        read_only: false,
+        propagation: Propagation::None,
+    }
 }
 
 fn given() -> RuntimeCommand {
@@ -52,7 +60,7 @@ fn given() -> RuntimeCommand {
 }
 
 fn own() -> RuntimeCommand {
-    volume("own", VolumeSource::EmptyDir { size_limit: None })
+    volume("own", VolumeSource::EmptyDir { size_limit: None, in_memory: false })
 }
 
 fn container(wait: u64) -> ContainerSpec {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use coracle_node::runtime::{
-    Connecting, ContainerId, ContainerSpec, Destination, Exit, Limits, LogStream, OpenError, ProbeAction, ProbeId,
-    ProbeResult, PullPolicy, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, Sandbox, StreamSpec,
+    ByteStream, Connecting, ContainerId, ContainerSpec, Destination, Exit, LogStream, OpenError, ProbeAction, ProbeId,
+    ProbeResult, PullId, PullPolicy, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind, Sandbox,
+    StreamSpec,
 };
 use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
 use tokio::sync::Semaphore;
@@ -72,7 +73,7 @@ impl RuntimeHost for Host {
                 Err(OpenError("connection refused".to_owned()))
             });
         }
-        Box::pin(async move { runtime.ok_or_else(|| OpenError("no runtime".to_owned()))?.open(spec) })
+        Box::pin(async move { runtime.ok_or_else(|| OpenError("no runtime".to_owned()))?.open(spec).await })
     }
 
     fn resolve(&self, _from: &coracle_api::Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
@@ -126,11 +127,18 @@ pub(crate) struct World {
     pub(crate) host: Arc<Host>,
     pub(crate) runtime: Arc<WasmRuntime>,
     probes: std::cell::Cell<u64>,
+    pulls: std::cell::Cell<u64>,
 }
 
 pub(crate) const POD: &str = "7d1f5f2e-0000-4000-8000-000000000001";
 
 impl World {
+    /// A stream to a port of the pod.
+    pub(crate) fn open(&self, port: u16) -> Result<ByteStream, OpenError> {
+        let opening = self.runtime.open(StreamSpec::Port { pod: POD.into(), port });
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(opening)
+    }
+
     pub(crate) fn new() -> Self {
         Self::with(WasmOptions::default())
     }
@@ -139,7 +147,7 @@ impl World {
         let host = Arc::new(Host::default());
         let runtime = WasmRuntime::new(options, Arc::clone(&host) as Arc<dyn RuntimeHost>).unwrap();
         host.runtime.set(Arc::downgrade(&runtime)).unwrap();
-        let world = Self { host, runtime, probes: std::cell::Cell::new(0) };
+        let world = Self { host, runtime, probes: std::cell::Cell::new(0), pulls: std::cell::Cell::new(0) };
         world.runtime.command(RuntimeCommand::CreateSandbox(sandbox()));
         world
     }
@@ -212,36 +220,28 @@ impl World {
     }
 
     pub(crate) fn pull(&self, wanted: &str, with: PullPolicy) -> RuntimeEvent {
-        self.send(RuntimeCommand::PullImage { image: wanted.to_owned(), policy: with });
+        let pull = PullId(self.pulls.get());
+        self.pulls.set(pull.0 + 1);
+        let runtime = Some(RuntimeKind::Wasm);
+        self.send(RuntimeCommand::PullImage {
+            pull,
+            image: wanted.to_owned(),
+            policy: with,
+            logins: Vec::new(),
+            runtime,
+        });
         self.host.wait("ImageReady", |event| match event {
-            RuntimeEvent::ImageReady { image, policy, .. } if image == wanted && *policy == with => Some(event.clone()),
+            RuntimeEvent::ImageReady { pull: answered, .. } if *answered == pull => Some(event.clone()),
             _ => None,
         })
     }
 }
 
 pub(crate) fn sandbox() -> Sandbox {
-    Sandbox {
-        pod: POD.into(),
-        namespace: "default".to_owned(),
-        name: "web".to_owned(),
-        hostname: "web-0".to_owned(),
-        address: IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5)),
-        service_account: "default".to_owned(),
-    }
+    let address = IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5));
+    Sandbox { hostname: "web-0".to_owned(), ..Sandbox::new(RuntimeKind::Wasm, POD.into(), address) }
 }
 
 pub(crate) fn spec(image: &str) -> ContainerSpec {
-    ContainerSpec {
-        id: ContainerId { pod: POD.into(), container: "main".to_owned(), instance: 0 },
-        image: image.to_owned(),
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        working_dir: None,
-        mounts: Vec::new(),
-        ports: Vec::new(),
-        limits: Limits::default(),
-        termination_message_path: "/dev/termination-log".to_owned(),
-    }
+    ContainerSpec::new(ContainerId { pod: POD.into(), container: "main".to_owned(), instance: 0 }, image)
 }

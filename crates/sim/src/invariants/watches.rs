@@ -28,6 +28,8 @@ pub(crate) struct Topic {
     pub(crate) namespace: Option<String>,
     /// The revision from which on every change is noted.
     since: Revision,
+    /// Some changes up to here were gone before they could be seen.
+    unseen: Revision,
     facts: Vec<Fact>,
 }
 
@@ -53,7 +55,7 @@ fn broken(why: String) -> Checked {
 
 impl Topic {
     pub(crate) fn new(resource: GroupResource, namespace: Option<String>, since: Revision) -> Self {
-        Self { resource, namespace, since, facts: Vec::new() }
+        Self { resource, namespace, since, unseen: Revision(0), facts: Vec::new() }
     }
 
     /// Notes what happened after a view whose last entry was made at a time.
@@ -73,6 +75,11 @@ impl Topic {
             };
             self.facts.push(Fact { revision: change.revision, kind, namespace, name, at: before });
         }
+    }
+
+    /// Some changes up to a revision were gone before they could be seen.
+    pub(crate) fn missed(&mut self, unseen: Revision) {
+        self.unseen = unseen;
     }
 
     /// Everything before a revision may be forgotten: the cluster was restored from a backup.
@@ -113,6 +120,11 @@ impl Topic {
         let (kind, Some(revision)) = (text(&frame["type"]), revision(metadata)) else {
             return broken(format!("a frame has no revision: {frame}"));
         };
+        if place.position < self.unseen {
+            place.position = place.position.max(revision);
+            place.next = self.facts.partition_point(|fact| fact.revision <= place.position);
+            return Ok(());
+        }
         let next = self.facts.get(place.next);
         if kind == "BOOKMARK" {
             if let Some(next) = next.filter(|next| next.revision <= revision) {
@@ -135,7 +147,7 @@ impl Topic {
     /// Somebody was told that his revision is too old. `now`: the time of the newest entry.
     pub(crate) fn expired(&self, place: Place, window: Duration, now: Timestamp) -> Checked {
         match self.facts.get(place.next) {
-            _ if place.position < self.since => Ok(()),
+            _ if place.position < self.since.max(self.unseen) => Ok(()),
             Some(missed) if missed.at + window < now => Ok(()),
             missed => {
                 let why = format!("{} is too old, and what comes next is {missed:?}, at {now}", place.position);

@@ -280,7 +280,7 @@ impl World {
                 let Some(from) = self.members[m].proposals.remove(&id) else { return };
                 let outcome = match settled {
                     Settled::Applied(outcome) => Proposed::Settled(outcome),
-                    Settled::NotLeader => Proposed::Unsettled(unavailable("there is no leader; try again")),
+                    Settled::NotLeader => return self.not_led(from),
                     Settled::Unknown => Proposed::Unsettled(timed_out()),
                 };
                 self.settled(from, outcome);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use coracle_api::{Method, Reason, Request, Response, Revision, Status, StatusDetails};
 use coracle_apiserver::{Next, Proposed, RequestMachine, Resume};
-use coracle_engine::{ActionId, Input, needs_read};
+use coracle_engine::{ActionId, Input, may_prove_itself, needs_read};
 use coracle_node::RequestId;
 use coracle_store::Transaction;
 
@@ -15,6 +15,8 @@ use crate::history::{Outcome, Ticket};
 
 /// How long a read waits for a revision that is still to come: Kubernetes' own three seconds.
 const REVISION_WAIT: Duration = Duration::from_secs(3);
+/// How many leaders a transaction is offered to, when those before are certain not to have it.
+const LEADERS_TRIED_MAX: u32 = 5;
 
 /// Who asked.
 #[derive(Clone, Debug)]
@@ -43,6 +45,10 @@ pub(crate) struct Flow {
     pub(super) user: String,
     term: Option<u64>,
     stage: Stage,
+    /// The request, while it runs before it may read: it begins anew unless it comes to one transaction.
+    again: Option<Box<Request>>,
+    /// The transaction that was proposed last, and how often: it is again while it is certain that no leader has it.
+    offered: Option<(Box<Transaction>, u32)>,
     /// What has become of the transactions that it proposed together.
     round: Vec<Option<Proposed>>,
 }
@@ -58,7 +64,7 @@ impl Flow {
     pub(crate) fn new(origin: Origin, term: Option<u64>, request: Request) -> Self {
         let (method, path, user) = (request.method, request.path.clone(), request.user.name.clone());
         let stage = Stage::Coming(Box::new(request));
-        Self { origin, member: 0, method, path, user, term, stage, round: Vec::new() }
+        Self { origin, member: 0, method, path, user, term, stage, again: None, offered: None, round: Vec::new() }
     }
 
     /// The same to a member.
@@ -85,24 +91,46 @@ impl World {
             unreachable!("a request arrives once")
         };
         let waits = members > 1 && !brain && needs_read(&request) && !self.is_wrong(Mutation::StaleRead);
+        let again = (waits && may_prove_itself(&request)).then(|| request.clone());
+        let waits = waits && again.is_none();
         let machine = RequestMachine::new(self.options.clone(), *request, self.rng.fork());
         let id = self.next_flow;
         self.next_flow += 1;
         let stage = Stage::Running(Box::new(machine));
-        self.flows.insert(id, Flow { origin, member, method, path, user, term, stage, round });
+        self.flows.insert(id, Flow { origin, member, method, path, user, term, stage, again, offered: None, round });
         if waits {
-            let read = self.members[member].read(id);
-            self.step_member(member, Input::Read(read));
+            self.read(id);
         } else {
             self.resume(id, Resume::Start);
         }
     }
 
+    /// A request goes on when its member has everything that was acknowledged before now.
+    fn read(&mut self, id: u64) {
+        let Some(member) = self.flows.get(&id).map(|flow| flow.member) else { return };
+        let read = self.members[member].read(id);
+        self.step_member(member, Input::Read(read));
+    }
+
     /// A request goes on, until it needs something that is not there yet.
     pub(super) fn resume(&mut self, id: u64, resume: Resume) {
+        if matches!(resume, Resume::Start)
+            && let Some((transaction, _)) = self.flows.get(&id).and_then(|flow| flow.offered.clone())
+        {
+            return self.propose((id, None), *transaction);
+        }
         let Some(Flow { stage: Stage::Running(machine), member, .. }) = self.flows.get_mut(&id) else { return };
         let Some(view) = self.members[*member].serving_view().cloned() else { return };
-        match machine.advance(&view, self.now, resume) {
+        let next = machine.advance(&view, self.now, resume);
+        if let Some(flow) = self.flows.get_mut(&id)
+            && let Some(request) = flow.again.take()
+            && !matches!(next, Next::Propose(_))
+        {
+            let machine = RequestMachine::new(self.options.clone(), *request, self.rng.fork());
+            flow.stage = Stage::Running(Box::new(machine));
+            return self.read(id);
+        }
+        match next {
             Next::Respond(response) => self.finish(id, response),
             Next::List(listing) => self.finish(id, listing.into_response()),
             Next::Propose(transaction) => self.propose((id, None), transaction),
@@ -130,6 +158,13 @@ impl World {
         let (member, term) = (flow.member, flow.term);
         let client = matches!(flow.origin, Origin::Test(_));
         transaction.term = term;
+        if let Some(flow) = self.flows.get_mut(&from.0)
+            && term.is_none()
+            && from.1.is_none()
+        {
+            let offers = flow.offered.as_ref().map_or(0, |(_, offers)| *offers);
+            flow.offered = Some((Box::new(transaction.clone()), offers + 1));
+        }
         if client && self.is_wrong(Mutation::AnswerBeforeCommit) {
             let view = self.members[member].serving_view().cloned();
             if let Some(foretold) = view.map(|view| foretell(&view, &transaction)) {
@@ -152,8 +187,20 @@ impl World {
         }
     }
 
+    /// Nobody led, and nothing was or will be done of a proposal: it is proposed again once somebody does, like the driver's.
+    pub(super) fn not_led(&mut self, from: Proposer) {
+        let offers = self.flows.get(&from.0).and_then(|flow| flow.offered.as_ref()).map(|(_, offers)| *offers);
+        match offers.filter(|_| from.1.is_none() && self.members.len() > 1) {
+            Some(offers) if offers < LEADERS_TRIED_MAX => self.read(from.0),
+            _ => self.settled(from, Proposed::Unsettled(unavailable("there is no leader; try again"))),
+        }
+    }
+
     /// What became of a proposal: the request goes on when it was its only one, or the last of its round.
     pub(super) fn settled(&mut self, (id, index): Proposer, outcome: Proposed) {
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.offered = None;
+        }
         let resume = match (index, outcome) {
             (None, Proposed::Settled(outcome)) => Resume::Settled(outcome),
             (None, Proposed::Unsettled(status)) => Resume::Unsettled(status),

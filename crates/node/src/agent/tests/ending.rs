@@ -113,3 +113,33 @@ fn addresses_are_freed_when_a_pod_is_gone() {
     h.advance(secs(10));
     assert_eq!(h.status("d")["podIP"], "10.42.0.4");
 }
+
+#[test]
+fn a_pod_whose_volume_grows_beyond_its_limit_is_evicted() {
+    let mut h = Harness::new();
+    let mut pod = pod("web");
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    h.apply(pod);
+    h.stores("data", 1 << 20);
+    h.advance(secs(60));
+    assert_eq!(h.status("web")["phase"], "Running");
+    h.stores("data", (1 << 20) + 1);
+    h.advance(secs(20));
+    assert_eq!(h.status("web")["phase"], "Failed");
+    assert_eq!(h.status("web")["reason"], "Evicted");
+    assert_eq!(h.status("web")["message"], "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ");
+    assert_eq!(h.running(), 0);
+}
+
+#[test]
+fn a_pod_that_has_more_on_the_disk_than_its_containers_may_is_evicted() {
+    let mut h = Harness::new();
+    let mut pod = pod("web");
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+    pod["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": "1Mi"}});
+    h.apply(pod);
+    h.stores("data", 2 << 20);
+    h.advance(secs(20));
+    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ";
+    assert_eq!(h.status("web")["message"], message);
+}

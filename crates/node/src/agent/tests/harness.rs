@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coracle_api::resources::{CONFIG_MAPS, NODES, PODS};
+use coracle_api::resources::{CONFIG_MAPS, NODES, PODS, SECRETS};
 use coracle_api::{
     Attributes, Body, GroupResource, Method, Object, ObjectKey, Request, Response, Revision, WatchEvent,
 };
@@ -15,8 +15,10 @@ use expect_test::Expect;
 use serde_json::{Value, json};
 
 use crate::fake::{FakeRuntime, Script};
-use crate::runtime::{ContainerSpec, ProbeResult, RuntimeCommand, RuntimeEvent, VolumeSource};
-use crate::{Checkpoint, EventType, Input, NodeAgent, NodeConfig, Output, RequestId};
+use crate::runtime::{
+    ContainerSpec, ProbeResult, RuntimeCommand, RuntimeEvent, RuntimeKind, Sandbox, StorageUse, VolumeSource,
+};
+use crate::{Checkpoint, EventType, Input, NodeAgent, NodeConfig, Output, RequestId, RuntimeInfo};
 
 /// More steps than this without time passing are a loop.
 const STEPS_MAX: usize = 10_000;
@@ -58,6 +60,9 @@ pub(super) struct Harness {
     pod_writes: usize,
     probe_answer: Option<ProbeResult>,
     volume_refusal: Option<String>,
+    /// Sandboxes that were asked for, in order; and whether the runtime takes its time with them.
+    sandboxes: Vec<Sandbox>,
+    sandboxes_wait: bool,
     connected: bool,
     /// How many tokens were given, and why no more are.
     tokens: usize,
@@ -80,6 +85,15 @@ impl Harness {
         assert_eq!(addresses, 3, "a /29 has three");
         let mut config = NodeConfig::new("node-1");
         config.pod_range.1 = 29;
+        let mut harness = Self::with(config);
+        harness.synced();
+        harness
+    }
+
+    /// A node that runs containers beside WebAssembly.
+    pub(super) fn with_containers() -> Self {
+        let mut config = NodeConfig::new("node-1");
+        config.runtimes.insert(RuntimeKind::Container, RuntimeInfo::docker());
         let mut harness = Self::with(config);
         harness.synced();
         harness
@@ -118,6 +132,8 @@ impl Harness {
             pod_writes: 0,
             probe_answer: None,
             volume_refusal: None,
+            sandboxes: Vec::new(),
+            sandboxes_wait: false,
             connected: true,
             tokens: 0,
             token_refusal: None,
@@ -132,6 +148,12 @@ impl Harness {
         self.runtime.script(image, script);
     }
 
+    /// Every pod has so much in its volumes from now on.
+    pub(super) fn stores(&mut self, volume: &str, bytes: u64) {
+        let volumes = BTreeMap::from([(volume.to_owned(), bytes)]);
+        self.runtime.store(StorageUse { volumes, containers: BTreeMap::new() });
+    }
+
     pub(super) fn probe_answer(&mut self, result: ProbeResult) {
         self.probe_answer = Some(result);
     }
@@ -142,6 +164,16 @@ impl Harness {
     }
 
     /// Asking for a token fails so from now on; `None`: it succeeds.
+    /// The runtime does not answer whoever asks for a sandbox.
+    pub(super) fn sandboxes_wait(&mut self) {
+        self.sandboxes_wait = true;
+    }
+
+    /// The last sandbox that was asked for.
+    pub(super) fn sandbox(&self) -> &Sandbox {
+        self.sandboxes.last().expect("a sandbox was asked for")
+    }
+
     pub(super) fn token_refusal(&mut self, why: Option<&'static str>) {
         self.token_refusal = why;
     }
@@ -165,6 +197,11 @@ impl Harness {
     pub(super) fn config_map(&mut self, name: &str, data: Value) {
         let value = json!({"metadata": {"name": name, "namespace": "default"}, "data": data});
         self.store(ObjectKey::new(CONFIG_MAPS, "default", name), value);
+    }
+
+    pub(super) fn secret(&mut self, name: &str, kind: &str, data: Value) {
+        let value = json!({"metadata": {"name": name, "namespace": "default"}, "type": kind, "data": data});
+        self.store(ObjectKey::new(SECRETS, "default", name), value);
     }
 
     pub(super) fn cluster_object(&mut self, resource: GroupResource, name: &str, mut value: Value) {
@@ -324,6 +361,12 @@ impl Harness {
             RuntimeCommand::PullImage { image, .. } => self.note(&format!("pull {image}")),
             RuntimeCommand::CreateContainer(spec) => {
                 self.specs.insert(spec.id.container.clone(), (**spec).clone());
+            }
+            RuntimeCommand::CreateSandbox(sandbox) => {
+                self.sandboxes.push(sandbox.clone());
+                if self.sandboxes_wait {
+                    return;
+                }
             }
             RuntimeCommand::WriteVolume { volume, source, .. } => {
                 self.volumes.insert(volume.clone(), source.clone());

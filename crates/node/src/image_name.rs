@@ -18,7 +18,7 @@ const TAG_LENGTH_MAX: usize = 128;
 /// # Examples
 ///
 /// ```
-/// assert_eq!(coracle_runtime_wasm::canonical_image_name("web").unwrap(), "docker.io/library/web:latest");
+/// assert_eq!(coracle_node::canonical_image_name("web").unwrap(), "docker.io/library/web:latest");
 /// ```
 pub fn canonical_image_name(name: &str) -> Result<String, &'static str> {
     const FORMAT: &str = "invalid reference format";
