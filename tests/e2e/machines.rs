@@ -14,7 +14,7 @@ use crate::kill_loop::{CONFIG_MAPS, EXAMPLE, StopOnDrop, name, whole, write};
 const WRITES: usize = 300;
 
 /// A cluster of three processes, all of them voters.
-fn three() -> Option<[Cluster; 3]> {
+pub(crate) fn three() -> Option<[Cluster; 3]> {
     let first = Cluster::up()?;
     let token = token(&first);
     let second = first.joined(&token, &["--name", "second"]);
@@ -111,7 +111,7 @@ fn any_of_three_machines_serves_the_cluster_and_any_may_be_lost() {
     assert!(chosen.contains(&members[2].address()), "{chosen}");
 }
 
-const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/default/deployments/express-api-deployment";
+pub(crate) const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/default/deployments/express-api-deployment";
 
 fn items(list: &Value) -> &Vec<Value> {
     list["items"].as_array().expect("a list has items")

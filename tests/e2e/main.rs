@@ -25,3 +25,4 @@ mod registry;
 mod rollout;
 mod services;
 mod sessions;
+mod upgrade;

@@ -80,6 +80,9 @@ pub(crate) struct Up {
     /// Notice within 0.3 s instead of 1.2 s that nobody leads: for members on one wired network, the same on all of them
     #[arg(long)]
     pub(crate) lan: bool,
+    /// The feature level that the program understands.
+    #[arg(skip = coracle::FEATURE_LEVEL)]
+    pub(crate) feature_level: u32,
     /// Keep nothing: the cluster is gone when it stops
     #[arg(long, conflicts_with = "data_dir")]
     pub(crate) memory: bool,

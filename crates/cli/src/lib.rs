@@ -21,13 +21,21 @@ pub const BUILTIN_IMAGES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "
 
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
-    let args = match args::Args::try_parse() {
+    run_at(coracle::FEATURE_LEVEL)
+}
+
+/// The same as a version that understands this feature level ([`coracle::FEATURE_LEVEL`]): for tests of upgrades.
+pub fn run_at(feature_level: u32) -> ExitCode {
+    let mut args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    if let args::Command::Up(up) = &mut args.command {
+        up.feature_level = feature_level;
+    }
     terminal::log(args.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -54,6 +54,8 @@ pub(crate) enum Message {
     SnapshotSent(MemberId, bool),
     /// Another member is to lead.
     TransferLead(MemberId),
+    /// This member is about to stop.
+    HandOver,
     /// How this member stands.
     Status(oneshot::Sender<Status>),
     /// The state, with the index and term of the last entry in it.
@@ -201,6 +203,7 @@ impl Brain {
             Message::SnapshotReceived(from, message, store) => Input::SnapshotReceived { from, message, store },
             Message::SnapshotSent(to, complete) => Input::SnapshotSent(to, complete),
             Message::TransferLead(to) => Input::TransferLead(to),
+            Message::HandOver => Input::HandOver,
             Message::Status(reply) => {
                 // Whoever asked may be gone.
                 let _ = reply.send(self.plane.status());

@@ -35,6 +35,7 @@ use crate::wal::{self, Life};
 use crate::{Error, ErrorKind, http, settings};
 
 mod machine;
+mod version;
 
 use machine::hostname;
 #[cfg(feature = "docker")]
@@ -108,6 +109,7 @@ pub struct ClusterBuilder {
     join: Option<JoinOptions>,
     name: Option<String>,
     lan: bool,
+    feature_level: Option<u32>,
     settings: serde_json::Map<String, serde_json::Value>,
     start_timeout: Option<Duration>,
     audit: Option<AuditOptions>,
@@ -172,8 +174,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// Goes by the timings of a wired network: members notice within 150 to 300 ms that nobody leads, instead of 600 to 1,200 ms, and
-    /// hear of the leader every 30 ms. All members of a cluster should go by the same.
+    /// Goes by the timings of a wired network: members notice within 200 to 350 ms that nobody leads, instead of 600 to 1,200 ms, and
+    /// hear of the leader every 50 ms. All members of a cluster should go by the same.
     #[must_use]
     pub fn lan(mut self) -> Self {
         self.lan = true;

@@ -346,6 +346,10 @@ impl Cluster {
     /// Stops the nodes and the API server and waits until everything is written. State that is kept in a directory is all
     /// there at the next start.
     pub async fn shutdown(self) {
+        let single = self.members.read().expect(UNBROKEN).values().next().map(|member| Arc::clone(&member.process));
+        if let Some(process) = single.filter(|_| self.site.is_single()) {
+            process.hand_over().await;
+        }
         self.site.shutdown.cancel();
         let members = std::mem::take(&mut *self.members.write().expect(UNBROKEN));
         let stopping = members.into_values().map(|member| member.stop(&self.site));
@@ -492,8 +496,12 @@ impl ClusterMember<'_> {
         }
     }
 
-    /// Stops it and waits until everything is written. Nothing happens when it does not run.
+    /// Stops it and waits until everything is written; before that another member leads, if this one does and another can. Nothing
+    /// happens when it does not run.
     pub async fn stop(&self) {
+        if let Ok(process) = self.process() {
+            process.hand_over().await;
+        }
         let member = self.cluster.members.write().expect(UNBROKEN).remove(&self.id);
         if let Some(member) = member {
             member.stop(&self.cluster.site).await;

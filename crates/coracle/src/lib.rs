@@ -94,6 +94,9 @@ pub use registries::{Registries, push_image};
 pub use seat::last_address;
 pub use tls::CertificateRequest;
 
+/// What members of this version understand of what the others write.
+pub use coracle_engine::FEATURE_LEVEL;
+
 /// How containers behave on fake nodes.
 pub use coracle_node::fake::Script;
 

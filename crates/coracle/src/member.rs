@@ -180,7 +180,7 @@ impl Member {
             controllers: coracle_engine::default_controllers,
             seed: rng.next_u64(),
             snapshot_after: coracle_engine::SNAPSHOT_AFTER_BYTES,
-            feature_level: coracle_engine::FEATURE_LEVEL,
+            feature_level: site.settings.level(),
         };
         let store = plane_options.store.clone();
         let (brain, inputs) = mpsc::channel(brain::INPUTS_MAX);

@@ -38,6 +38,8 @@ const REVISION_WAIT: Duration = Duration::from_secs(3);
 const PROPOSAL_WAIT: Duration = Duration::from_secs(30);
 /// How many leaders a transaction is offered to, when those before are certain not to have it.
 const LEADERS_TRIED_MAX: usize = 5;
+/// How long a member that stops waits for another one to lead.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(1);
 
 /// What a program is asked to do with one of its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,28 @@ impl Process {
     /// A generator of its own for one request or task.
     pub(crate) fn fork_rng(&self) -> Rng {
         self.rng.lock().expect("nothing panics while it draws").fork()
+    }
+
+    /// Before this member stops: if it leads and another member can, waits until that one does, a second at most. A cluster that is
+    /// told so goes on without the silence after which it would notice.
+    pub(crate) async fn hand_over(&self) {
+        let mut leads = self.leads.clone();
+        if !*leads.borrow() || self.shutdown.is_cancelled() || !self.has_heir().await {
+            return;
+        }
+        if self.brain.send(Message::HandOver).await.is_ok() {
+            let _ = tokio::time::timeout(HAND_OVER_WAIT, leads.wait_for(|leads| !*leads)).await;
+        }
+    }
+
+    /// Whether another voter is there that could lead.
+    async fn has_heir(&self) -> bool {
+        let (reply, status) = oneshot::channel();
+        let _ = self.brain.send(Message::Status(reply)).await;
+        let is_heir = |status: &coracle_raft::Status| {
+            status.peers.iter().any(|peer| peer.active && status.membership.voters.contains(&peer.id))
+        };
+        status.await.is_ok_and(|status| is_heir(&status))
     }
 
     /// Something that this member cannot go on with: it stops, and the whole process when it has no other.

@@ -134,6 +134,22 @@ async fn members_elect_and_replace_their_leader_under_virtual_time() {
     cluster.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_stopped_hands_the_lead_over_and_nobody_waits() {
+    let cluster = three().clock(ClusterClock::Virtual).fake_nodes(1).start().await.unwrap();
+    let leader = cluster.leader().unwrap();
+    cluster.member(leader).stop().await;
+    let another = async {
+        while cluster.leader().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // The shortest silence after which members stand for election is three times as long.
+    tokio::time::timeout(Duration::from_millis(200), another).await.expect("another leads already");
+    succeeded(&cluster.member(follower(&cluster)).request(create("after")).await.unwrap());
+    cluster.shutdown().await;
+}
+
 #[tokio::test]
 async fn an_even_number_of_members_is_refused_with_the_reason() {
     let refused = Cluster::builder().members(2).start().await.unwrap_err();

@@ -263,6 +263,7 @@ impl ControlPlane {
                 }
                 _ => self.step_raft(now, raft::Input::TransferLead(to), out),
             },
+            Input::HandOver => self.step_raft(now, raft::Input::HandOver, out),
             Input::SnapshotFailed => self.snapshotting = false,
             Input::SnapshotSaved { index, term } => {
                 self.snapshotting = false;

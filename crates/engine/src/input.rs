@@ -76,6 +76,8 @@ pub enum Input {
     Read(ReadId),
     /// This member, whether it leads or not, asks that another one leads.
     TransferLead(MemberId),
+    /// This member is about to stop: if it leads and another one can, that one is to lead.
+    HandOver,
     /// Everything up to this batch is durable.
     Persisted(PersistId),
     /// A transaction that a request machine prepared. A member that does not lead forwards it.

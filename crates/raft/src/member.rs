@@ -1,6 +1,7 @@
 //! One participant of a Raft group.
 
 mod election;
+mod guard;
 mod io;
 mod ready;
 
@@ -193,6 +194,7 @@ impl Member {
                     self.node.transfer_leader(to.0);
                 }
             }
+            Input::HandOver => self.hand_over(),
             Input::GiveUpLead => self.give_up_lead(),
             Input::ReadIndex(id) => {
                 if !self.reads.push(id, now.mono) {
@@ -221,9 +223,8 @@ impl Member {
     }
 
     fn receive(&mut self, from: MemberId, message: Message) {
-        let meant = message.0.from == from.0 && message.0.to == self.config.id.0 && message.is_between_members();
         // A descriptor without its state: a log without its state is worse than being late.
-        if !meant || message.is_snapshot() || !message.is_sound(self.node.raft.raft_log.last_index()) {
+        if message.is_snapshot() || !self.bears(from, &message) {
             return;
         }
         if message.asks_to_lead() && self.installing.is_some() {
@@ -241,8 +242,7 @@ impl Member {
     }
 
     fn receive_snapshot(&mut self, from: MemberId, message: Message) {
-        let meant = message.0.from == from.0 && message.0.to == self.config.id.0 && message.is_snapshot();
-        if meant && message.is_sound(0) {
+        if message.is_snapshot() && self.bears(from, &message) {
             let _ = self.node.step(message.0);
         }
     }
@@ -304,12 +304,19 @@ impl Member {
             // It is tried again at the next step.
             let _ = self.node.propose_conf_change(step.encode().to_vec(), step.to_raft());
             self.collect();
-        } else if self.node.raft.lead_transferee.is_none()
+        } else {
+            // Who goes with the end of the change lets somebody end it who stays.
+            self.hand_over();
+            self.collect();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if self.is_leader()
+            && self.node.raft.lead_transferee.is_none()
             && let Some(heir) = self.heir()
         {
-            // Who goes with the end of the change lets somebody end it who stays.
             self.node.transfer_leader(heir.0);
-            self.collect();
         }
     }
 

@@ -9,9 +9,12 @@ use raft::eraftpb::{self, ConfState, Entry, EntryType, MessageType, Snapshot};
 use crate::{EntryKind, LogEntry, Membership, SnapshotMark};
 
 const FORMAT: u8 = 1;
+/// No index and no term comes near this by counting: behind it sums would overflow.
+const NUMBER_MAX: u64 = u64::MAX / 2;
 
-/// Every type by its number. What is local to a member is not among them, nor what forwards a proposal: no peer sends that.
-const TYPES: [(u8, MessageType); 13] = [
+/// Every type by its number. What is local to a member is not among them, nor what forwards a proposal or a wish that another may
+/// lead: no peer sends that.
+const TYPES: [(u8, MessageType); 12] = [
     (3, MessageType::MsgAppend),
     (4, MessageType::MsgAppendResponse),
     (5, MessageType::MsgRequestVote),
@@ -19,7 +22,6 @@ const TYPES: [(u8, MessageType); 13] = [
     (7, MessageType::MsgSnapshot),
     (8, MessageType::MsgHeartbeat),
     (9, MessageType::MsgHeartbeatResponse),
-    (13, MessageType::MsgTransferLeader),
     (14, MessageType::MsgTimeoutNow),
     (15, MessageType::MsgReadIndex),
     (16, MessageType::MsgReadIndexResp),
@@ -44,25 +46,49 @@ impl Message {
         TYPES.iter().any(|(_, kind)| *kind == self.0.get_msg_type())
     }
 
-    /// Whether the raft crate can be given this: it trusts what is in a message, and would panic on some.
+    /// Whether a member could have said this to one whose log ends at `last`.
     pub(crate) fn is_sound(&self, last: u64) -> bool {
+        let Self(m) = self;
+        // Without a term it would count as this member's own; a forwarded read alone has none.
+        let is_of_a_term = match m.get_msg_type() {
+            MessageType::MsgReadIndex => m.term == 0,
+            _ => (1..NUMBER_MAX).contains(&m.term),
+        };
+        is_of_a_term && self.is_between_members() && self.says_what_can_be(last)
+    }
+
+    fn says_what_can_be(&self, last: u64) -> bool {
         let Self(m) = self;
         match m.get_msg_type() {
             MessageType::MsgAppend => {
                 let rises = |pair: &[Entry]| {
                     pair[0].index.checked_add(1) == Some(pair[1].index) && pair[0].term <= pair[1].term
                 };
-                let follows = m.entries.first().is_none_or(|first| m.index.checked_add(1) == Some(first.index));
-                follows && m.entries.windows(2).all(rises) && m.entries.last().is_none_or(|last| last.term <= m.term)
+                let follows = |first: &Entry| m.index.checked_add(1) == Some(first.index) && m.log_term <= first.term;
+                m.log_term <= m.term
+                    && m.entries.first().is_none_or(follows)
+                    && m.entries.windows(2).all(rises)
+                    && m.entries.last().is_none_or(|last| last.term <= m.term)
             }
             // A log that is shorter than what it once acknowledged was replaced by hand.
             MessageType::MsgHeartbeat => m.commit <= last,
-            MessageType::MsgAppendResponse => m.reject || m.index <= last,
+            // No member asks for a snapshot by a number.
+            MessageType::MsgAppendResponse => {
+                [m.index, m.reject_hint, m.commit].into_iter().all(|index| index <= last) && m.request_snapshot == 0
+            }
+            MessageType::MsgHeartbeatResponse => m.commit <= last,
+            // All stand with the same right.
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                m.priority == 0 && m.deprecated_priority == 0
+            }
             MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => m.entries.len() == 1,
             MessageType::MsgSnapshot => {
                 let metadata = m.get_snapshot().get_metadata();
                 let state = metadata.get_conf_state();
-                metadata.index > 0 && !state.auto_leave && Membership::from_raft(state).is_sound()
+                (1..NUMBER_MAX).contains(&metadata.index)
+                    && (1..=m.term).contains(&metadata.term)
+                    && !state.auto_leave
+                    && Membership::from_raft(state).is_sound()
             }
             _ => true,
         }
@@ -275,7 +301,7 @@ mod tests {
     #[test]
     fn what_is_local_to_a_member_is_not_taken_from_another() {
         let mut bytes = message(MessageType::MsgAppend).encode();
-        for local in [0, 1, 2, 10, 11, 12, 19] {
+        for local in [0, 1, 2, 10, 11, 12, 13, 19] {
             bytes[1] = local;
             let error = Message::decode(&bytes).unwrap_err();
             assert_eq!(error.to_string(), format!("{local} is no message between members"));

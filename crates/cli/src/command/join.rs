@@ -23,6 +23,7 @@ pub(crate) async fn run(join: Join) -> Result<()> {
         listen: Some(join.listen),
         name: join.name,
         lan: join.lan,
+        feature_level: coracle::FEATURE_LEVEL,
         memory: false,
         nodes: join.nodes,
         members: 1,

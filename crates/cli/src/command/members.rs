@@ -37,7 +37,8 @@ pub(crate) async fn run(members: Members) -> Result<()> {
 }
 
 async fn list(which: &Which) -> Result<()> {
-    let members = read(&Connection::to(&connection::entry(which)?)?).await?;
+    let list = Connection::to(&connection::entry(which)?)?.get(PATH).await?;
+    let members = list["members"].as_array().cloned().unwrap_or_default();
     if members.is_empty() {
         say("The cluster has one member, and keeps no list.");
         return Ok(());
@@ -47,7 +48,21 @@ async fn list(which: &Which) -> Result<()> {
     let rows: Vec<[String; 8]> =
         std::iter::once(titles).chain(members.iter().map(|member| row(member, commit))).collect();
     table(&rows);
+    if let Some(line) = upgrade(&members, list["featureLevel"].as_u64()) {
+        say(&line);
+    }
     Ok(())
+}
+
+/// What there is to say while members of two versions work together.
+fn upgrade(members: &[Value], cluster: Option<u64>) -> Option<String> {
+    let newest = members.iter().filter_map(|member| member["featureLevel"].as_u64()).max()?;
+    let is_older = |member: &&Value| member["featureLevel"].as_u64().is_none_or(|level| level < newest);
+    let older: Vec<String> = members.iter().filter(is_older).map(|member| text(&member["name"])).collect();
+    (cluster < Some(newest)).then(|| match older.is_empty() {
+        true => format!("All members understand feature level {newest}, which the cluster is about to use."),
+        false => format!("What is new in feature level {newest} is not used before these are upgraded: {}.", older.join(", ")),
+    })
 }
 
 /// The servers of all members.

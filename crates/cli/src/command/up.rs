@@ -93,7 +93,7 @@ async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Re
     let listen = up.listen.or(last).unwrap_or(LISTEN);
     let mut builder = Cluster::builder().listen(listen).members(up.members).nodes(up.nodes).fake_nodes(up.fake_nodes);
     let node_ports = if listen.ip().is_unspecified() { listen.ip() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
-    builder = builder.node_port_address(node_ports);
+    builder = builder.node_port_address(node_ports).feature_level(up.feature_level);
     if let Some(name) = &up.name {
         builder = builder.name(name);
     }

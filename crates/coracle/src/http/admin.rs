@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use coracle_api::{Reason, Request, Status, UserInfo};
 use coracle_apiserver::rbac::check_path;
-use coracle_engine::{MemberRecord, Wants};
+use coracle_engine::{ClusterRecord, MemberRecord, Wants};
 use coracle_raft::MemberId;
 use coracle_store::View;
 use futures_util::stream;
@@ -126,7 +126,7 @@ pub(super) async fn serve(
         }
         ("/coracle/v1/shutdown", &Method::POST) => {
             tracing::info!(user = user.name, "asked to stop");
-            process.cluster_shutdown.cancel();
+            stop_soon(process);
             Ok(json_response(&json!({})))
         }
         (
@@ -173,21 +173,22 @@ pub(super) async fn let_in(process: &Process, parts: &Parts, body: Body) -> Resu
 
 /// The list of members, and how those stand that run.
 async fn members(process: &Process) -> Value {
-    let mut members = Vec::new();
-    for record in MemberRecord::all(&process.view()) {
-        if record.wants != Wants::Removed {
-            members.push(member(process, record));
-        }
-    }
-    json!({ "members": futures_util::future::join_all(members).await })
+    let view = process.view();
+    let cluster = ClusterRecord::of(&view);
+    let records = MemberRecord::all(&view).into_iter().filter(stays);
+    let members = records.map(|record| {
+        let level = cluster.levels.get(&record.id).copied();
+        member(process, record, level)
+    });
+    json!({ "members": futures_util::future::join_all(members).await, "featureLevel": cluster.feature_level })
 }
 
-async fn member(process: &Process, record: MemberRecord) -> Value {
+async fn member(process: &Process, record: MemberRecord, level: Option<u32>) -> Value {
     let report = process.peers.report(record.id).await;
     let (status, version) = report.map_or((None, None), |report| (Some(report.status), Some(report.version)));
     json!({
         "id": record.id, "name": record.name, "addresses": record.addresses, "wants": record.wants,
-        "status": status, "version": version,
+        "status": status, "version": version, "featureLevel": level,
     })
 }
 
@@ -213,15 +214,24 @@ async fn change_member(process: &Process, parts: &Parts, wants: Wants) -> Result
     Err(Status::failure(409, Some(Reason::Conflict), "the member is changed by others at the same time; try again"))
 }
 
+/// Stops this process once another member leads, so that whoever asked has his answer first.
+fn stop_soon(process: &Arc<Process>) {
+    let process = Arc::clone(process);
+    tokio::spawn(async move {
+        process.hand_over().await;
+        process.cluster_shutdown.cancel();
+    });
+}
+
 /// Stops a member: of this process by whoever started it, on another machine by asking it to shut down.
-async fn stop_member(process: &Process, parts: &Parts, user: &UserInfo) -> Result<Response<Body>, Status> {
+async fn stop_member(process: &Arc<Process>, parts: &Parts, user: &UserInfo) -> Result<Response<Body>, Status> {
     let member = named_member(&process.view(), parts)?;
     let Some(network) = process.peers.network() else {
         order(process, Order::Stop(member.id), &member)?;
         return Ok(json_response(&json!({})));
     };
     if member.id == network.me {
-        process.cluster_shutdown.cancel();
+        stop_soon(process);
         return Ok(json_response(&json!({})));
     }
     let shutdown = http::Request::post("/coracle/v1/shutdown").body(());

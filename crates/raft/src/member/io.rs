@@ -57,8 +57,8 @@ impl Config {
     /// The same with the timings of a wired network, on which half a second without a leader is long.
     #[must_use]
     pub fn lan(self) -> Self {
-        let election = (Duration::from_millis(150), Duration::from_millis(300));
-        Self { heartbeat: Duration::from_millis(30), election, ..self }
+        let election = (Duration::from_millis(200), Duration::from_millis(350));
+        Self { heartbeat: Duration::from_millis(50), election, ..self }
     }
 
     pub(super) fn tick(&self) -> Duration {
@@ -98,6 +98,8 @@ pub enum Input {
     /// Another member is to lead in this one's place. Nothing comes of it when this member does not lead, when the other is no
     /// voter, or when it cannot catch up within an election timeout.
     TransferLead(MemberId),
+    /// This member is about to stop: if it leads and another voter is there, the one that is the least behind is to lead in its place.
+    HandOver,
     /// This member no longer trusts its lead, because it may have slept: if others can lead it follows.
     GiveUpLead,
     /// A read wants to see everything that was committed before it was asked for.

@@ -7,6 +7,7 @@ use super::io::TAIL_ENTRIES;
 use super::*;
 use crate::{Place, ReadId, Role};
 
+mod guard;
 mod time;
 
 /// A group in memory whose disks are instant and whose network delivers everything between members that are up.
