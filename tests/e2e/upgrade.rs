@@ -22,7 +22,8 @@ fn machines_of_two_versions_are_one_cluster_until_all_are_upgraded() {
     let number = AtomicU64::new(0);
     for upgraded in 0..3 {
         let stop = AtomicBool::new(false);
-        let others: Vec<_> = (0..3).filter(|other| *other != upgraded).map(|other| members[other].kubeconfig()).collect();
+        let others: Vec<_> =
+            (0..3).filter(|other| *other != upgraded).map(|other| members[other].kubeconfig()).collect();
         let written: Vec<String> = std::thread::scope(|scope| {
             let writers: Vec<_> = others
                 .iter()

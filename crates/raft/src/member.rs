@@ -194,7 +194,7 @@ impl Member {
                     self.node.transfer_leader(to.0);
                 }
             }
-            Input::HandOver => self.hand_over(),
+            Input::HandOver => self.hand_over_lead(),
             Input::GiveUpLead => self.give_up_lead(),
             Input::ReadIndex(id) => {
                 if !self.reads.push(id, now.mono) {
@@ -306,12 +306,12 @@ impl Member {
             self.collect();
         } else {
             // Who goes with the end of the change lets somebody end it who stays.
-            self.hand_over();
+            self.hand_over_lead();
             self.collect();
         }
     }
 
-    fn hand_over(&mut self) {
+    fn hand_over_lead(&mut self) {
         if self.is_leader()
             && self.node.raft.lead_transferee.is_none()
             && let Some(heir) = self.heir()

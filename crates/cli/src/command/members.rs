@@ -61,7 +61,10 @@ fn upgrade(members: &[Value], cluster: Option<u64>) -> Option<String> {
     let older: Vec<String> = members.iter().filter(is_older).map(|member| text(&member["name"])).collect();
     (cluster < Some(newest)).then(|| match older.is_empty() {
         true => format!("All members understand feature level {newest}, which the cluster is about to use."),
-        false => format!("What is new in feature level {newest} is not used before these are upgraded: {}.", older.join(", ")),
+        false => format!(
+            "What is new in feature level {newest} is not used before these are upgraded: {}.",
+            older.join(", ")
+        ),
     })
 }
 

@@ -22,7 +22,12 @@ fn entry(index: u64, term: u64) -> Entry {
 fn always_wrong(term: u64, last: u64) -> Vec<Forged> {
     let change = |data: &[u8]| {
         let data = Bytes::copy_from_slice(data);
-        vec![crate::message::to_raft(&crate::LogEntry { index: last + 1, term, kind: crate::EntryKind::Membership, data })]
+        vec![crate::message::to_raft(&crate::LogEntry {
+            index: last + 1,
+            term,
+            kind: crate::EntryKind::Membership,
+            data,
+        })]
     };
     vec![
         forged("asks for a vote in no term", MessageType::MsgRequestPreVote, |m| m.term = 0),
