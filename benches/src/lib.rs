@@ -9,6 +9,7 @@ pub mod deletions;
 pub mod deployment;
 pub mod lists;
 pub mod members;
+pub mod network;
 pub mod scheduling;
 pub mod start;
 pub mod writes;

@@ -1,7 +1,7 @@
 //! Three members in three processes: durable writes beside a three-member etcd in the same run, failover, catching up, and idling.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,6 +31,16 @@ struct Order {
     listen: SocketAddr,
     /// Where the cluster is that it joins, and the token.
     join: Option<(String, String)>,
+    extras: Extras,
+}
+
+/// What a member does beside serving the API.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Extras {
+    /// It opens node ports on the loopback.
+    pub(crate) node_ports: bool,
+    /// Where it serves DNS.
+    pub(crate) dns: Option<SocketAddr>,
 }
 
 /// What a member says once it runs.
@@ -53,6 +63,12 @@ pub fn main() -> anyhow::Result<()> {
         if let Some((address, token)) = order.join {
             builder = builder.join(address, token);
         }
+        if order.extras.node_ports {
+            builder = builder.node_port_address(Ipv4Addr::LOCALHOST.into());
+        }
+        if let Some(address) = order.extras.dns {
+            builder = builder.dns_address(address);
+        }
         let cluster = builder.start_timeout(PATIENCE).start().await?;
         let started = Started {
             address: cluster.address().context("it listens")?,
@@ -67,28 +83,34 @@ pub fn main() -> anyhow::Result<()> {
 }
 
 /// A member in a process of its own.
-struct Member {
+pub(crate) struct Member {
     directory: PathBuf,
     child: Child,
     started: Started,
+    extras: Extras,
 }
 
 impl Member {
-    fn start(directory: &Path, listen: SocketAddr, join: Option<(String, String)>) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        directory: &Path,
+        listen: SocketAddr,
+        join: Option<(String, String)>,
+        extras: &Extras,
+    ) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(ARGUMENT)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start a member")?;
-        let order = Order { directory: directory.to_owned(), listen, join };
+        let order = Order { directory: directory.to_owned(), listen, join, extras: extras.clone() };
         let mut text = serde_json::to_vec(&order)?;
         text.push(b'\n');
         child.stdin.as_mut().context("it has an input")?.write_all(&text)?;
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().context("it has an output")?).read_line(&mut line)?;
         let started = serde_json::from_str(&line).context("a member did not start")?;
-        Ok(Self { directory: directory.to_owned(), child, started })
+        Ok(Self { directory: directory.to_owned(), child, started, extras: extras.clone() })
     }
 
     fn kill(&mut self) {
@@ -98,11 +120,27 @@ impl Member {
 
     /// Starts it again; it has caught up when this returns.
     fn start_again(&mut self) -> anyhow::Result<()> {
-        *self = Self::start(&self.directory.clone(), self.started.address, None)?;
+        *self = Self::start(&self.directory.clone(), self.started.address, None, &self.extras.clone())?;
         Ok(())
     }
 
-    fn api(&self) -> Api {
+    /// The processor time that it has used.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        // A tick is a hundredth of a second on Linux.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Bytes of it that are in memory.
+    pub(crate) fn resident(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("it runs")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+
+    pub(crate) fn api(&self) -> Api {
         let Started { address, token, ca_certificate } = self.started.clone();
         Api { address, token, ca_certificate }
     }
@@ -120,7 +158,7 @@ pub const PARTS: [&str; 4] = ["members-writes", "members-idle", "members-catch-u
 /// What is wanted about three members.
 pub async fn measure(report: &mut Report, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-    let mut members = three(directory.path()).await?;
+    let mut members = three(directory.path(), &<[Extras; 3]>::default()).await?;
     if wanted("members-writes") {
         beside_etcd(report, &members, directory.path()).await?;
     }
@@ -182,14 +220,13 @@ async fn writes(target: &impl Load) -> anyhow::Result<Vec<(usize, Measured)>> {
     Ok(measured)
 }
 
-async fn three(directory: &Path) -> anyhow::Result<Vec<Member>> {
-    let address = || free_address();
-    let first = Member::start(&directory.join("1"), address()?, None)?;
+pub(crate) async fn three(directory: &Path, extras: &[Extras; 3]) -> anyhow::Result<Vec<Member>> {
+    let first = Member::start(&directory.join("1"), free_address()?, None, &extras[0])?;
     let token = first.api().json("POST", "/coracle/v1/tokens", &json!({})).await?["token"].clone();
     let token = token.as_str().context("there is a token")?.to_owned();
     let join = || Some((first.started.address.to_string(), token.clone()));
-    let second = Member::start(&directory.join("2"), address()?, join())?;
-    let third = Member::start(&directory.join("3"), address()?, join())?;
+    let second = Member::start(&directory.join("2"), free_address()?, join(), &extras[1])?;
+    let third = Member::start(&directory.join("3"), free_address()?, join(), &extras[2])?;
     let members = vec![first, second, third];
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -224,14 +261,9 @@ async fn leader(members: &[Member]) -> anyhow::Result<usize> {
 async fn idle(report: &mut Report, members: &[Member]) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let used = |member: &Member| -> anyhow::Result<(f64, u64)> {
-        let pid = member.child.id();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-        let io = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
+        let io = std::fs::read_to_string(format!("/proc/{}/io", member.child.id()))?;
         let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap_or("0").parse()?;
-        // A tick is a hundredth of a second on Linux.
-        Ok((ticks / 100.0, written))
+        Ok((member.cpu()?.as_secs_f64(), written))
     };
     let before = members.iter().map(used).collect::<anyhow::Result<Vec<_>>>()?;
     tokio::time::sleep(IDLE).await;

@@ -395,19 +395,29 @@ fn node_of(view: &View, pod: &Uid) -> String {
     view.by_uid(pod).map(|pod| pod.attribute("spec.nodeName").to_owned()).unwrap_or_default()
 }
 
-/// The node and uid of the pod that has an address, by the range of its node.
+/// What is read of a Node here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RangeOfNode {
+    spec: RangeSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RangeSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: String,
+}
+
+/// The node and uid of the pod that has an address, which is in its node's range: who shares the host's has none of his own.
 fn pod_with(view: &View, address: IpAddr) -> Option<(String, Uid)> {
-    let range = |node: &Arc<Object>| node.value(None)["spec"]["podCIDR"].as_str().map(str::to_owned);
-    let node = view.list(&NODES, None).find(|node| range(node).is_some_and(|range| is_within(&range, address)))?;
-    let node = node.key().name.to_string();
-    let text = address.to_string();
-    let has = |pod: &&Arc<Object>| {
-        let pod = pod.value(None);
-        let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        !ended && pod["status"]["podIP"] == text.as_str()
+    let is_own = |pod: &&Arc<Object>| {
+        let node = ObjectKey::new(NODES, "", pod.attribute("spec.nodeName"));
+        let ended = matches!(pod.attribute("status.phase"), "Succeeded" | "Failed");
+        !ended && view.typed::<RangeOfNode>(&node).is_some_and(|node| is_within(&node.spec.pod_cidr, address))
     };
-    let uid = view.by_attribute(&PODS, "spec.nodeName", &node)?.find(has)?.metadata().uid.clone()?;
-    Some((node, uid))
+    let pod = view.by_attribute(&PODS, "status.podIP", &address.to_string())?.find(is_own)?;
+    Some((pod.attribute("spec.nodeName").to_owned(), pod.metadata().uid.clone()?))
 }
 
 /// Whether a range has an address.

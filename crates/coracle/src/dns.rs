@@ -48,28 +48,58 @@ pub(crate) struct DnsOptions {
     pub(crate) upstreams: Vec<SocketAddr>,
 }
 
-/// Answers one packet; `None` where it is none that is answered.
-pub(crate) async fn answer(process: &Process, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+/// What becomes of a packet.
+enum Answered {
+    /// These bytes are the answer.
+    At(Vec<u8>),
+    /// It gets none.
+    Never,
+    /// Somebody outside has to be asked.
+    Asks(Asks),
+}
+
+/// A question whose answer, or the rest of it, others have.
+struct Asks {
+    question: Box<Question>,
+    reply: Reply,
+    name: hickory_proto::rr::Name,
+}
+
+impl Asks {
+    async fn answer(self, process: &Process) -> Option<Vec<u8>> {
+        let Self { question, mut reply, name } = self;
+        let rest = process.upstream.ask(&name, question.query.query_type()).await;
+        reply.answers.extend(rest.answers);
+        // After an alias the name that was asked for is there.
+        if reply.answers.is_empty() || rest.code == ResponseCode::ServFail {
+            reply.code = rest.code;
+        }
+        reply.authorities = rest.authorities;
+        reply.authoritative = false;
+        question.reply(reply)
+    }
+}
+
+/// Answers one packet as far as this member can alone.
+fn answer_at_once(process: &Process, packet: &[u8], transport: Transport) -> Answered {
     let question = match message::read(packet, transport) {
         Read::Question(question) => question,
-        Read::Reply(bytes) => return Some(bytes),
-        Read::Drop => return None,
+        Read::Reply(bytes) => return Answered::At(bytes),
+        Read::Drop => return Answered::Never,
     };
-    let reply = match answer_here(process, &question) {
-        (reply, None) => reply,
-        (mut reply, Some(name)) => {
-            let rest = process.upstream.ask(&name, question.query.query_type()).await;
-            reply.answers.extend(rest.answers);
-            // After an alias the name that was asked for is there.
-            if reply.answers.is_empty() || rest.code == ResponseCode::ServFail {
-                reply.code = rest.code;
-            }
-            reply.authorities = rest.authorities;
-            reply.authoritative = false;
-            reply
-        }
-    };
-    question.reply(reply)
+    match answer_here(process, &question) {
+        (reply, None) => question.reply(reply).map_or(Answered::Never, Answered::At),
+        (reply, Some(name)) => Answered::Asks(Asks { question, reply, name }),
+    }
+}
+
+/// Answers one packet; `None` where it is none that is answered.
+pub(crate) async fn answer(process: &Process, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    match answer_at_once(process, packet, transport) {
+        Answered::At(bytes) => Some(bytes),
+        Answered::Never => None,
+        Answered::Asks(asks) => asks.answer(process).await,
+    }
 }
 
 /// What the zone says, and the name that is left to others.

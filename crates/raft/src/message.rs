@@ -71,12 +71,11 @@ impl Message {
                     && m.entries.last().is_none_or(|last| last.term <= m.term)
             }
             // A log that is shorter than what it once acknowledged was replaced by hand.
-            MessageType::MsgHeartbeat => m.commit <= last,
+            MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => m.commit <= last,
             // No member asks for a snapshot by a number.
             MessageType::MsgAppendResponse => {
                 [m.index, m.reject_hint, m.commit].into_iter().all(|index| index <= last) && m.request_snapshot == 0
             }
-            MessageType::MsgHeartbeatResponse => m.commit <= last,
             // All stand with the same right.
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
                 m.priority == 0 && m.deprecated_priority == 0

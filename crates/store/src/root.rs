@@ -10,6 +10,9 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::pools::Pools;
 
+/// What the name of an index begins with that goes by a label instead of an attribute.
+const LABELS: &str = "metadata.labels.";
+
 /// The state at one revision.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
@@ -224,8 +227,8 @@ impl Table {
             self.count += 1;
         }
         for index in &mut self.attributes {
-            let value = object.attribute(&index.attribute);
-            match old.as_ref().map(|old| old.attribute(&index.attribute)) {
+            let value = value_of(object, &index.attribute);
+            match old.as_ref().map(|old| value_of(old, &index.attribute)) {
                 Some(same) if same == value => continue,
                 Some(other) => index.remove(other, key),
                 None => {}
@@ -247,9 +250,17 @@ impl Table {
         }
         self.count -= 1;
         for index in &mut self.attributes {
-            index.remove(old.attribute(&index.attribute), key);
+            index.remove(value_of(&old, &index.attribute), key);
         }
         Some(old)
+    }
+}
+
+/// What an index goes by: an attribute, or a label by `metadata.labels.` and its key.
+fn value_of<'a>(object: &'a Object, attribute: &str) -> &'a str {
+    match attribute.strip_prefix(LABELS) {
+        Some(label) => object.metadata().labels.get(label).map_or("", String::as_str),
+        None => object.attribute(attribute),
     }
 }
 

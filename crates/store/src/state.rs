@@ -22,7 +22,7 @@ pub struct StoreOptions {
     pub window_bytes: usize,
     /// How many bytes the typed views in the cache take at most, each estimated at four times its body.
     pub cache_bytes: usize,
-    /// The attributes that get an index: resource (its `Display` form) and attribute.
+    /// The attributes that get an index: resource (its `Display` form) and attribute, or `metadata.labels.` and a label's key.
     pub indexed: Vec<(String, String)>,
 }
 
@@ -34,8 +34,10 @@ impl Default for StoreOptions {
             cache_bytes: 64 << 20,
             indexed: vec![
                 ("pods".into(), "spec.nodeName".into()),
-                // Every connection to a service's address looks the service up by it.
+                // Every connection to a service's address looks the service up by it, then its slices, and who comes from where.
                 ("services".into(), "spec.clusterIP".into()),
+                ("endpointslices.discovery.k8s.io".into(), "metadata.labels.kubernetes.io/service-name".into()),
+                ("pods".into(), "status.podIP".into()),
             ],
         }
     }

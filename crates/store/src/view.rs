@@ -127,8 +127,8 @@ impl View {
         self.root.by_uid(uid)
     }
 
-    /// The objects of a resource one of whose indexed attributes has this value (pods by `spec.nodeName`); the empty value
-    /// stands for an absent attribute too. `None` when the attribute is not indexed: then list and filter.
+    /// The objects of a resource one of whose indexed attributes has this value (pods by `spec.nodeName`), or a label by
+    /// `metadata.labels.` and its key; the empty value stands for an absent one too. `None` when the attribute is not indexed: then list and filter.
     pub fn by_attribute<'a>(
         &'a self,
         resource: &GroupResource,

@@ -16,6 +16,7 @@ use crate::dns::names::dash;
 const AFFINITY_SECONDS: u64 = 10_800;
 /// The label of a slice that names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const SERVICE_NAME_INDEX: &str = "metadata.labels.kubernetes.io/service-name";
 
 /// Where connections go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -451,7 +452,10 @@ fn slices<'a>(view: &'a View, key: &'a ObjectKey) -> Box<dyn Iterator<Item = &'a
         Some(uid) if selects => {
             Box::new(view.owned_by(uid).filter(|o| o.key().resource == ENDPOINT_SLICES).filter(of_service))
         }
-        _ => Box::new(view.list(&ENDPOINT_SLICES, Some(&key.namespace)).filter(of_service)),
+        _ => match view.by_attribute(&ENDPOINT_SLICES, SERVICE_NAME_INDEX, &key.name) {
+            Some(named) => Box::new(named.filter(|slice| slice.key().namespace == key.namespace).filter(of_service)),
+            None => Box::new(view.list(&ENDPOINT_SLICES, Some(&key.namespace)).filter(of_service)),
+        },
     }
 }
 

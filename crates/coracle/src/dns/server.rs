@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{Transport, answer, invalid};
+use super::{Answered, Transport, answer, answer_at_once, invalid};
 use crate::member::Member;
 use crate::process::Process;
 
-/// How many questions over UDP are worked on at a time; more are dropped, and clients ask again.
+/// How many questions over UDP wait for others outside at a time; more are dropped, and clients ask again.
 const QUESTIONS_MAX: usize = 1024;
 /// How many connections there are at a time; more wait in the operating system's queue.
 const CONNECTIONS_MAX: usize = 256;
@@ -57,14 +57,21 @@ pub(crate) async fn serve_datagrams(process: Arc<Process>, socket: Arc<UdpSocket
         };
         // An answer that a client refused comes back as an error; it is none of the server's.
         let Ok((length, client)) = received else { continue };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
-        let (process, socket, packet) = (Arc::clone(&process), Arc::clone(&socket), buffer[..length].to_vec());
-        tokio::spawn(async move {
-            if let Some(reply) = answer(&process, &packet, Transport::Udp).await {
-                let _ = socket.send_to(&reply, client).await;
+        match answer_at_once(&process, &buffer[..length], Transport::Udp) {
+            // Where there is no room to send it, it is lost like any datagram.
+            Answered::At(reply) => drop(socket.try_send_to(&reply, client)),
+            Answered::Never => {}
+            Answered::Asks(asks) => {
+                let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
+                let (process, socket) = (Arc::clone(&process), Arc::clone(&socket));
+                tokio::spawn(async move {
+                    if let Some(reply) = asks.answer(&process).await {
+                        let _ = socket.send_to(&reply, client).await;
+                    }
+                    drop(permit);
+                });
             }
-            drop(permit);
-        });
+        }
     }
 }
 

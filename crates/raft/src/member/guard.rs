@@ -36,9 +36,10 @@ impl Member {
         if self.installing.is_some() {
             return false; // who is in the group is not known yet
         }
-        let waiting = match log.applied < m.index {
-            true => log.slice(log.applied + 1, m.index + 1, None, GetEntriesContext::empty(false)).unwrap_or_default(),
-            false => Vec::new(),
+        let waiting = if log.applied < m.index {
+            log.slice(log.applied + 1, m.index + 1, None, GetEntriesContext::empty(false)).unwrap_or_default()
+        } else {
+            Vec::new()
         };
         let waiting = waiting.iter().map(from_raft).filter(is_change);
         let new = new.filter(|entry| entry.index > log.applied);
