@@ -77,7 +77,7 @@ pub(crate) struct Up {
     /// The name of this member and its node, instead of the machine's; it is kept
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Notice within 0.3 s instead of 1.2 s that nobody leads: for members on one wired network, the same on all of them
+    /// Notice within 0.35 s instead of 1.2 s that nobody leads: for members on one wired network, the same on all of them
     #[arg(long)]
     pub(crate) lan: bool,
     /// The feature level that the program understands.

@@ -59,12 +59,12 @@ fn upgrade(members: &[Value], cluster: Option<u64>) -> Option<String> {
     let newest = members.iter().filter_map(|member| member["featureLevel"].as_u64()).max()?;
     let is_older = |member: &&Value| member["featureLevel"].as_u64().is_none_or(|level| level < newest);
     let older: Vec<String> = members.iter().filter(is_older).map(|member| text(&member["name"])).collect();
-    (cluster < Some(newest)).then(|| match older.is_empty() {
-        true => format!("All members understand feature level {newest}, which the cluster is about to use."),
-        false => format!(
-            "What is new in feature level {newest} is not used before these are upgraded: {}.",
-            older.join(", ")
-        ),
+    (cluster < Some(newest)).then(|| {
+        if older.is_empty() {
+            return format!("All members understand feature level {newest}, which the cluster is about to use.");
+        }
+        let older = older.join(", ");
+        format!("What is new in feature level {newest} is not used before these are upgraded: {older}.")
     })
 }
 
