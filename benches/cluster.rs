@@ -1,13 +1,14 @@
 //! Measures a cluster in this process against its targets: `cargo bench -p coracle-benches [-- PART..]`.
 //!
 //! Parts: start, deployment, cpu, writes, lists, access, scheduling, deletions, members (or members-writes, members-idle, members-catch-up,
-//! members-failover), network (or network-proxy, network-dns, network-services); all of them without an argument. Times are real, on
+//! members-failover), network (or network-proxy, network-dns, network-services), containers (or
+//! containers-start, containers-many, containers-tunnel); all of them without an argument. Times are real, on
 //! this machine as it is now: the figures of a busy one are worse, the CPU times less so.
 
 use std::process::ExitCode;
 
 use coracle_benches::{
-    Report, access, client, cpu, deletions, deployment, lists, members, network, scheduling, start, writes,
+    Report, access, client, containers, cpu, deletions, deployment, lists, members, network, scheduling, start, writes,
 };
 
 fn main() -> ExitCode {
@@ -62,6 +63,10 @@ fn run(parts: &[String]) -> anyhow::Result<()> {
         let of_network = |part: &str| wanted("network") || wanted(part);
         if network::PARTS.into_iter().any(of_network) {
             network::measure(&mut report, of_network).await?;
+        }
+        let of_containers = |part: &str| wanted("containers") || wanted(part);
+        if containers::PARTS.into_iter().any(of_containers) {
+            containers::measure(&mut report, of_containers).await?;
         }
         anyhow::Ok(())
     })?;

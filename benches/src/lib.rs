@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod client;
+pub mod containers;
 pub mod cpu;
 pub mod deletions;
 pub mod deployment;

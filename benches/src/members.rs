@@ -27,6 +27,7 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// How a member is started.
 #[derive(Debug, Deserialize, Serialize)]
 struct Order {
+    name: String,
     directory: PathBuf,
     listen: SocketAddr,
     /// Where the cluster is that it joins, and the token.
@@ -41,6 +42,8 @@ pub(crate) struct Extras {
     pub(crate) node_ports: bool,
     /// Where it serves DNS.
     pub(crate) dns: Option<SocketAddr>,
+    /// It has a node that runs containers on this Engine.
+    pub(crate) docker: Option<PathBuf>,
 }
 
 /// What a member says once it runs.
@@ -59,7 +62,11 @@ pub fn main() -> anyhow::Result<()> {
     let order: Order = serde_json::from_str(&text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut builder = Cluster::builder().nodes(0).lan().data_dir(&order.directory).listen(order.listen);
+        let mut builder = Cluster::builder().lan().name(&order.name).data_dir(&order.directory).listen(order.listen);
+        builder = match order.extras.docker {
+            Some(socket) => builder.nodes(1).node_capacity(64_000, 64 << 30, 1_000).docker(socket),
+            None => builder.nodes(0),
+        };
         if let Some((address, token)) = order.join {
             builder = builder.join(address, token);
         }
@@ -84,6 +91,7 @@ pub fn main() -> anyhow::Result<()> {
 
 /// A member in a process of its own.
 pub(crate) struct Member {
+    pub(crate) name: String,
     directory: PathBuf,
     child: Child,
     started: Started,
@@ -103,14 +111,16 @@ impl Member {
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start a member")?;
-        let order = Order { directory: directory.to_owned(), listen, join, extras: extras.clone() };
+        // Of the port, which no other has on this machine.
+        let name = format!("bench-{}", listen.port());
+        let order = Order { name: name.clone(), directory: directory.to_owned(), listen, join, extras: extras.clone() };
         let mut text = serde_json::to_vec(&order)?;
         text.push(b'\n');
         child.stdin.as_mut().context("it has an input")?.write_all(&text)?;
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().context("it has an output")?).read_line(&mut line)?;
         let started = serde_json::from_str(&line).context("a member did not start")?;
-        Ok(Self { directory: directory.to_owned(), child, started, extras: extras.clone() })
+        Ok(Self { name, directory: directory.to_owned(), child, started, extras: extras.clone() })
     }
 
     fn kill(&mut self) {
@@ -221,13 +231,7 @@ async fn writes(target: &impl Load) -> anyhow::Result<Vec<(usize, Measured)>> {
 }
 
 pub(crate) async fn three(directory: &Path, extras: &[Extras; 3]) -> anyhow::Result<Vec<Member>> {
-    let first = Member::start(&directory.join("1"), free_address()?, None, &extras[0])?;
-    let token = first.api().json("POST", "/coracle/v1/tokens", &json!({})).await?["token"].clone();
-    let token = token.as_str().context("there is a token")?.to_owned();
-    let join = || Some((first.started.address.to_string(), token.clone()));
-    let second = Member::start(&directory.join("2"), free_address()?, join(), &extras[1])?;
-    let third = Member::start(&directory.join("3"), free_address()?, join(), &extras[2])?;
-    let members = vec![first, second, third];
+    let members = joined(directory, extras).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let list = members[0].api().json("GET", "/coracle/v1/members", &Value::Null).await?;
@@ -238,6 +242,22 @@ pub(crate) async fn three(directory: &Path, extras: &[Extras; 3]) -> anyhow::Res
         ensure!(Instant::now() < deadline, "the members do not become voters: {list}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A cluster of several processes: the first one's, and those that join it.
+pub(crate) async fn joined(directory: &Path, extras: &[Extras]) -> anyhow::Result<Vec<Member>> {
+    let mut members: Vec<Member> = Vec::new();
+    let mut door = None;
+    for (number, extras) in extras.iter().enumerate() {
+        let member = Member::start(&directory.join(number.to_string()), free_address()?, door.clone(), extras)?;
+        if door.is_none() {
+            let token = member.api().json("POST", "/coracle/v1/tokens", &json!({})).await?["token"].clone();
+            let token = token.as_str().context("there is a token")?.to_owned();
+            door = Some((member.started.address.to_string(), token));
+        }
+        members.push(member);
+    }
+    Ok(members)
 }
 
 /// The place of the leader among the members that run.

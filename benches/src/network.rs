@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub async fn measure(report: &mut Report, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     if wanted("network-proxy") || wanted("network-dns") {
-        let extras = Extras { node_ports: true, dns: Some(free_address()?) };
+        let extras = Extras { node_ports: true, dns: Some(free_address()?), ..Extras::default() };
         let member = Member::start(&directory.path().join("one"), free_address()?, None, &extras)?;
         if wanted("network-proxy") {
             proxy(report, &member.api(), directory.path()).await?;
@@ -87,10 +87,15 @@ async fn serve_at(api: &Api, name: &str, spec: Value, port: u16, addresses: &[St
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
-        "ports": [{"port": port}], "endpoints": [{"addresses": addresses}],
+        "ports": [{"port": port}], "endpoints": endpoints(addresses),
     });
     api.json("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice).await?;
     Ok(())
+}
+
+/// An endpoint for each address, as slices have them.
+fn endpoints(addresses: &[String]) -> Value {
+    addresses.iter().map(|address| json!({"addresses": [address]})).collect()
 }
 
 /// A peer that is gone with the value.
@@ -288,7 +293,7 @@ async fn dns_rate(report: &mut Report, member: &Member, dns: SocketAddr) -> anyh
 /// A thousand services with ten endpoints each on three members: how long a change of endpoints takes to every one of them.
 async fn services(report: &mut Report, directory: &Path) -> anyhow::Result<()> {
     let dns = [free_address()?, free_address()?, free_address()?];
-    let extras = dns.map(|dns| Extras { node_ports: false, dns: Some(dns) });
+    let extras = dns.map(|dns| Extras { dns: Some(dns), ..Extras::default() });
     let members = three(directory, &extras).await?;
     let before: Vec<u64> = members.iter().map(Member::resident).collect::<anyhow::Result<_>>()?;
     let api = members[0].api();
@@ -306,7 +311,7 @@ async fn services(report: &mut Report, directory: &Path) -> anyhow::Result<()> {
         let addresses: Vec<String> = (11..11 + ENDPOINTS).map(|last| address(service, last)).collect();
         let slice = format!("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/{name}");
         let mut body = api.json("GET", &slice, &Value::Null).await?;
-        body["endpoints"] = json!([{"addresses": addresses}]);
+        body["endpoints"] = endpoints(&addresses);
         let packet = question(&format!("{name}.default.svc.cluster.local"));
         let started = Instant::now();
         api.json("PUT", &slice, &body).await?;
