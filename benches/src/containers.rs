@@ -96,7 +96,7 @@ fn remove(filters: &[&str]) -> anyhow::Result<()> {
             let found = String::from_utf8(listing.args(["--filter", filter]).output()?.stdout)?;
             let found: Vec<&str> = found.split_whitespace().collect();
             if !found.is_empty() {
-                Command::new("docker").args(remove).args(found).stdout(Stdio::null()).status()?;
+                Command::new("docker").args(remove).args(found).output()?;
             }
         }
     }
