@@ -62,7 +62,7 @@ pub(crate) async fn pull(
             break;
         }
     }
-    fetched.map_err(ImageError::Pull)?;
+    fetched.map_err(|error| ImageError::Pull(denied(image, error)))?;
     let found = docker.inspect_image(image).await.map_err(|error| failed(&error))?;
     let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(info(image, &found, Some(took)))
@@ -95,6 +95,16 @@ fn is_refusal(error: &str) -> bool {
     ["unauthorized", "denied", "no basic auth credentials", "authentication required"]
         .iter()
         .any(|word| error.contains(word))
+}
+
+/// Why an image was not pulled. Docker says of some refusals only which word of HTTP was missing.
+fn denied(image: &str, error: String) -> String {
+    if is_refusal(&error) && !error.contains("denied") {
+        return format!(
+            "pull access denied for {image}, repository does not exist or may require authorization: {error}"
+        );
+    }
+    error
 }
 
 /// Docker pulls every tag of a name without one.
@@ -162,6 +172,16 @@ mod tests {
         assert_eq!(tagged("localhost:5000/web"), "localhost:5000/web:latest");
         assert_eq!(tagged("localhost:5000/web:v1"), "localhost:5000/web:v1");
         assert_eq!(tagged("web@sha256:ab"), "web@sha256:ab");
+    }
+
+    #[test]
+    fn a_refusal_is_called_one_whatever_the_registry_answered() {
+        let error = "Head \"http://localhost:5000/v2/web/manifests/v1\": no basic auth credentials";
+        let told = denied("localhost:5000/web:v1", error.into());
+        assert!(told.starts_with("pull access denied for localhost:5000/web:v1, ") && told.ends_with(error), "{told}");
+        let own = "pull access denied for web, repository does not exist or may require 'docker login'";
+        assert_eq!(denied("web:v1", own.into()), own);
+        assert_eq!(denied("web:v1", "connection refused".into()), "connection refused");
     }
 
     #[test]
