@@ -85,14 +85,14 @@ async fn on_running(entry: &Entry, connection: &Connection, manifests: &Manifest
     import(connection, manifests).await?;
     apply(connection, manifests).await?;
     progress::until_ready(connection, &manifests.objects, std::future::pending()).await?;
-    reach(connection, None).await
+    reach(connection, &entry.server, None).await
 }
 
 async fn start(up: &Up, joining: Option<Joining>, data_dir: Option<&Path>) -> Result<Cluster> {
     let last = data_dir.map(coracle::last_address).transpose()?.flatten();
     let listen = up.listen.or(last).unwrap_or(LISTEN);
     let mut builder = Cluster::builder().listen(listen).members(up.members).nodes(up.nodes).fake_nodes(up.fake_nodes);
-    let node_ports = if listen.ip().is_unspecified() { listen.ip() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let node_ports = node_ports_at(listen.ip());
     builder = builder.node_port_address(node_ports).feature_level(up.feature_level);
     if let Some(name) = &up.name {
         builder = builder.name(name);
@@ -252,7 +252,7 @@ async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &
         import(&connection, manifests).await?;
         apply(&connection, manifests).await?;
         progress::until_ready(&connection, &manifests.objects, std::future::pending()).await?;
-        reach(&connection, Some((up, &path, current))).await
+        reach(&connection, &entry.server, Some((up, &path, current))).await
     };
     tokio::select! {
         result = work => result?,
@@ -265,6 +265,11 @@ async fn serve(up: &Up, data_dir: Option<&Path>, cluster: &Cluster, manifests: &
         () = follow_members(&connection, &path, &entry) => {}
     }
     stopped(cluster, data_dir)
+}
+
+/// Where node ports are opened: everywhere when the API is served everywhere, and else for this machine alone.
+fn node_ports_at(listen: IpAddr) -> IpAddr {
+    if listen.is_unspecified() || listen.is_loopback() { listen } else { IpAddr::V4(Ipv4Addr::LOCALHOST) }
 }
 
 /// Says how other machines join, where they can reach this one.
@@ -377,10 +382,9 @@ fn title(object: &Value) -> String {
 }
 
 /// Whether somebody listens at a node port; they are opened a moment after their Services are there.
-async fn is_open(port: u64) -> bool {
-    let Ok(port) = u16::try_from(port) else { return false };
+async fn is_open(address: SocketAddr) -> bool {
     for _ in 0..PORT_TRIES {
-        if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
             return true;
         }
         tokio::time::sleep(PORT_INTERVAL).await;
@@ -388,15 +392,18 @@ async fn is_open(port: u64) -> bool {
     false
 }
 
-/// Says how to reach what runs.
-async fn reach(connection: &Connection, kubectl: Option<(&Up, &Path, Option<String>)>) -> Result<()> {
+/// Says how to reach what runs beside this server.
+async fn reach(connection: &Connection, server: &str, kubectl: Option<(&Up, &Path, Option<String>)>) -> Result<()> {
+    let own = server.strip_prefix("https://").and_then(|address| address.parse::<SocketAddr>().ok());
+    let host = own.map(|own| own.ip()).filter(IpAddr::is_loopback).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let services = connection.get("/api/v1/services").await?;
     for service in services["items"].as_array().into_iter().flatten() {
         for port in service["spec"]["ports"].as_array().into_iter().flatten() {
-            if let Some(node_port) = port["nodePort"].as_u64() {
+            if let Some(node_port) = port["nodePort"].as_u64().and_then(|port| u16::try_from(port).ok()) {
+                let address = SocketAddr::new(host, node_port);
                 let name = service["metadata"]["name"].as_str().unwrap_or_default();
-                if is_open(node_port).await {
-                    say(&format!("Service {name}: http://127.0.0.1:{node_port}"));
+                if is_open(address).await {
+                    say(&format!("Service {name}: http://{address}"));
                 } else {
                     say(&format!(
                         "Service {name}: node port {node_port} is not open here; `kubectl describe service {name}` says why."
