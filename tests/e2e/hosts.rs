@@ -1,5 +1,7 @@
 //! Three machines with a network between them that fails: each member has a network namespace of its own.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::harness::{Cluster, Hosts, eventually};
@@ -8,6 +10,7 @@ use crate::harness::{Cluster, Hosts, eventually};
 const IMPATIENT: [&str; 4] = ["--node-grace", "4s", "--pod-toleration", "2s"];
 const DEPLOYMENT: &str = include_str!("../../examples/web/deployment.yaml");
 const CONFIG_MAP: &str = include_str!("../../examples/web/configmap.yaml");
+const SERVICE: &str = include_str!("../../examples/web/service.yaml");
 
 /// A cluster of three machines.
 struct Machines {
@@ -205,4 +208,42 @@ fn pods_of_a_machine_that_is_lost_are_replaced_and_gone_from_it_before_it_is_rea
     let stayed: Vec<&Value> = at_once.iter().filter(|pod| before.contains(&pod["metadata"]["uid"])).collect();
     assert!(stayed.is_empty(), "what no longer belongs to it was gone before it was ready: {stayed:?}");
     eventually("four pods are ready", || if ready(0) { Ok(()) } else { Err(machines.json(0, "get pods")) });
+}
+
+#[test]
+fn whoever_asks_a_service_goes_around_a_machine_whose_cable_is_pulled() {
+    let Some(machines) = Machines::up() else { return };
+    machines.members[0].write("web.yaml", &[CONFIG_MAP, DEPLOYMENT, SERVICE].join("\n---\n"));
+    machines.kubectl(0, "apply -f web.yaml");
+    machines.kubectl(0, "rollout status deployment express-api-deployment --timeout=60s");
+    // Until then its pods are endpoints.
+    machines.hosts.run_on(0, &machines.members[0], &["settings", "--node-grace", "5m"]).ok();
+    let pods = machines.json(0, "get pods");
+    let pods = pods["items"].as_array().expect("a list has items");
+    let there = pods.iter().find(|pod| pod["spec"]["nodeName"] == "host-2").expect("every machine runs pods");
+    let name = there["metadata"]["name"].as_str().expect("a pod has a name");
+    let path = format!("/api/v1/namespaces/default/pods/{name}:3000/proxy/wait?600000");
+    let waiting = machines.members[0].kubectl_command(&["get", "--raw", &path]);
+    let mut waiting = machines.hosts.on(0, &waiting);
+    let mut waiting = waiting.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl starts");
+    eventually("the pod is asked", || {
+        let sockets = machines.hosts.exec(2, &["ss", "-Htn", "state", "established", "src", "10.77.0.3:6443"]).ok();
+        if sockets.lines().count() > 2 { Ok(()) } else { Err(sockets) }
+    });
+    machines.hosts.plug(2, false);
+    let ask = || {
+        let curl = ["curl", "-s", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code} %{time_total}"];
+        let asked = machines.hosts.exec(0, &[&curl[..], &["http://127.0.0.1:30080/"]].concat()).ok();
+        let (code, seconds) = asked.split_once(' ').expect("two words");
+        assert_eq!(code, "200", "nobody is refused for a machine that is gone");
+        seconds.parse::<f64>().expect("a number")
+    };
+    eventually("the machine that is silent is tried last", || {
+        let seconds: Vec<f64> = (0..12).map(|_| ask()).collect();
+        if seconds.iter().all(|seconds| *seconds < 1.0) { Ok(()) } else { Err(seconds) }
+    });
+    eventually("who waits for its answer hears that none will come", || match waiting.try_wait() {
+        Ok(Some(ended)) if !ended.success() => Ok(()),
+        other => Err(other),
+    });
 }

@@ -77,6 +77,34 @@ pub(crate) struct ServicePort {
     pub(crate) from: End,
 }
 
+/// Whether a pod that is being deleted is connected to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum WhileEnding {
+    /// Who wants this very pod, or has no other endpoint, is let in as long as it listens.
+    #[default]
+    Connect,
+    /// Who can have another endpoint is sent there: from the moment at which the pod's node knows of the deletion, which is before the
+    /// pod is asked to end.
+    Refuse,
+}
+
+/// A port of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodPort {
+    pub(crate) node: String,
+    pub(crate) pod: Uid,
+    pub(crate) port: u16,
+    pub(crate) protocol: Protocol,
+    pub(crate) while_ending: WhileEnding,
+}
+
+impl PodPort {
+    /// A port of this very pod.
+    pub(crate) fn of(node: String, pod: Uid, port: u16, protocol: Protocol) -> Self {
+        Self { node, pod, port, protocol, while_ending: WhileEnding::Connect }
+    }
+}
+
 /// What somebody means who asks for an address.
 #[derive(Clone, Debug)]
 pub(crate) enum Meant {
@@ -167,37 +195,32 @@ pub(crate) async fn dial_service(process: &Arc<Process>, to: ServicePort) -> Res
 }
 
 /// A connection to a port of a pod, wherever its node is.
-pub(crate) async fn dial_pod(
-    process: &Process,
-    node: &str,
-    pod: &Uid,
-    port: u16,
-    protocol: Protocol,
-) -> Result<ByteStream, OpenError> {
-    match dial_pod_here(process, node, pod, port, protocol).await {
-        Err(error) if process.nodes.runtime(node).is_none() => {
-            process.peers.dial(node, pod, port, protocol).await.unwrap_or(Err(error))
-        }
+pub(crate) async fn dial_pod(process: &Process, to: &PodPort) -> Result<ByteStream, OpenError> {
+    match dial_pod_here(process, to).await {
+        Err(error) if process.nodes.runtime(&to.node).is_none() => process.peers.dial(to).await.unwrap_or(Err(error)),
         dialed => dialed,
     }
 }
 
 /// The same for a pod of this process.
-pub(crate) async fn dial_pod_here(
-    process: &Process,
-    node: &str,
-    pod: &Uid,
-    port: u16,
-    protocol: Protocol,
-) -> Result<ByteStream, OpenError> {
+pub(crate) async fn dial_pod_here(process: &Process, to: &PodPort) -> Result<ByteStream, OpenError> {
+    let PodPort { node, pod, port, protocol, while_ending } = to.clone();
     let runtime =
-        process.nodes.runtime(node).ok_or_else(|| OpenError(format!("node {node:?} is not reachable from here")))?;
-    let pod = pod.clone();
+        process.nodes.runtime(&node).ok_or_else(|| OpenError(format!("node {node:?} is not reachable from here")))?;
+    // The node's agent acts on no newer view than this one: who is let in here comes before the pod is asked to end.
+    if while_ending == WhileEnding::Refuse && is_ending(&process.view(), &pod) {
+        return Err(OpenError(format!("pod {pod} port {port}: connect: connection refused: the pod is ending")));
+    }
     let opening = runtime.open(match protocol {
         Protocol::Tcp => StreamSpec::Port { pod, port },
         Protocol::Udp => StreamSpec::Datagrams { pod, port },
     });
     opening.await
+}
+
+/// Whether a pod is being deleted.
+fn is_ending(view: &View, pod: &Uid) -> bool {
+    view.by_uid(pod).is_some_and(|pod| pod.metadata().deletion_timestamp.is_some())
 }
 
 /// The addresses of a name as a guest's resolver sees it: a service's own, or those of a headless one's ready pods.
@@ -234,7 +257,12 @@ async fn connect(process: &Arc<Process>, to: &ServicePort) -> Result<ByteStream,
         drop(view);
         let affinity = candidates.affinity;
         let (mut last, mut is_denied) = (OpenError("connection refused".into()), true);
-        for endpoint in process.turns.order(to, candidates, Instant::now()) {
+        let mut order = process.turns.order(to, candidates, Instant::now());
+        // A machine that does not answer costs whoever tries it a while: it comes last, for as long as its pods count as ready.
+        order.sort_by_cached_key(|endpoint| {
+            endpoint.pod.as_ref().is_some_and(|(node, _)| process.peers.is_silent(node))
+        });
+        for endpoint in order {
             if let Err(denied) = permit_endpoint(process, &to.from, &endpoint, Protocol::Tcp) {
                 last = denied;
                 continue;
@@ -263,7 +291,7 @@ async fn open(process: &Process, from: &End, endpoint: &Endpoint) -> Result<Byte
     permit_endpoint(process, from, endpoint, Protocol::Tcp)?;
     match &endpoint.pod {
         Some((node, pod)) if process.nodes.runtime(node).is_some() || process.peers.elsewhere(node).is_some() => {
-            dial_pod(process, node, pod, endpoint.port, Protocol::Tcp).await
+            dial_pod(process, &endpoint.in_pod(node, pod, Protocol::Tcp)).await
         }
         _ => dial_address(process, from, endpoint.address, endpoint.port, Protocol::Tcp).await,
     }
@@ -299,7 +327,7 @@ async fn api_server(process: &Process) -> Result<ByteStream, OpenError> {
 
 /// What a pod calls localhost is itself.
 async fn own_port(process: &Process, view: &View, from: &Uid, port: u16) -> Result<ByteStream, OpenError> {
-    dial_pod(process, &node_of(view, from), from, port, Protocol::Tcp).await
+    dial_pod(process, &PodPort::of(node_of(view, from), from.clone(), port, Protocol::Tcp)).await
 }
 
 async fn dial_address(
@@ -311,13 +339,13 @@ async fn dial_address(
 ) -> Result<ByteStream, OpenError> {
     if let Some((node, pod)) = process.nodes.pod_at(address) {
         permit(process, from, &End::Pod(pod.clone()), port, protocol)?;
-        return dial_pod(process, &node, &pod, port, protocol).await;
+        return dial_pod(process, &PodPort::of(node, pod, port, protocol)).await;
     }
     if let Some((node, pod)) = pod_with(&process.view(), address)
         && process.peers.elsewhere(&node).is_some()
     {
         permit(process, from, &End::Pod(pod.clone()), port, protocol)?;
-        return dial_pod(process, &node, &pod, port, protocol).await;
+        return dial_pod(process, &PodPort::of(node, pod, port, protocol)).await;
     }
     let address = SocketAddr::new(address, port);
     let network = if protocol == Protocol::Tcp { "tcp" } else { "udp" };

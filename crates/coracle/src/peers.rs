@@ -5,6 +5,7 @@ mod bulk;
 pub(crate) mod credentials;
 mod frame;
 mod network;
+mod passage;
 mod roster;
 pub(crate) mod snapshot;
 
@@ -13,7 +14,6 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use coracle_api::Uid;
 use coracle_engine::{MemberRecord, PeerMessage};
 use coracle_node::runtime::{ByteStream, OpenError};
 use coracle_raft::{MemberId, SnapshotMark, Status};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::brain::Message;
-use crate::dialer::Protocol;
+use crate::dialer::PodPort;
 
 pub(crate) use network::Network;
 
@@ -123,16 +123,15 @@ impl Peers {
         Some((Arc::clone(network), member))
     }
 
+    /// Whether a node is on another machine that does not answer at the moment.
+    pub(crate) fn is_silent(&self, node: &str) -> bool {
+        self.elsewhere(node).is_some_and(|(network, member)| network.is_silent(member))
+    }
+
     /// A connection to a port of a pod on another machine; `None` when its node is none of another member.
-    pub(crate) async fn dial(
-        &self,
-        node: &str,
-        pod: &Uid,
-        port: u16,
-        protocol: Protocol,
-    ) -> Option<Result<ByteStream, OpenError>> {
-        let (network, member) = self.elsewhere(node)?;
-        Some(network.dial(member, node, pod, port, protocol).await)
+    pub(crate) async fn dial(&self, to: &PodPort) -> Option<Result<ByteStream, OpenError>> {
+        let (network, member) = self.elsewhere(&to.node)?;
+        Some(network.dial(member, to).await)
     }
 
     fn inputs_of(&self, from: MemberId, to: MemberId) -> Option<mpsc::Sender<Message>> {

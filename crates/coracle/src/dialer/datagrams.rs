@@ -45,7 +45,7 @@ async fn dial_endpoint(process: &Arc<Process>, to: &ServicePort) -> Result<(Byte
         }
         let opened = match &endpoint.pod {
             Some((node, pod)) if process.nodes.runtime(node).is_some() || process.peers.elsewhere(node).is_some() => {
-                dial_pod(process, node, pod, endpoint.port, Protocol::Udp).await
+                dial_pod(process, &endpoint.in_pod(node, pod, Protocol::Udp)).await
             }
             _ => dial_address(process, &to.from, endpoint.address, endpoint.port, Protocol::Udp).await,
         };
@@ -63,7 +63,8 @@ async fn dial_endpoint(process: &Arc<Process>, to: &ServicePort) -> Result<(Byte
 /// Whether an endpoint still takes datagrams of a service.
 pub(crate) fn still_takes(process: &Process, meant: &Meant, endpoint: Option<&Endpoint>) -> bool {
     let (Meant::Service(to), Some(endpoint)) = (meant, endpoint) else { return true };
-    endpoints::candidates(&process.view(), to).is_ok_and(|candidates| candidates.endpoints.contains(endpoint))
+    let is_same = |other: &Endpoint| other.is_at(endpoint);
+    endpoints::candidates(&process.view(), to).is_ok_and(|candidates| candidates.endpoints.iter().any(is_same))
 }
 
 /// A way to an address by a socket of this machine.

@@ -9,7 +9,7 @@ use coracle_api::{Object, ObjectKey, Uid};
 use coracle_store::View;
 use serde::Deserialize;
 
-use super::{Protocol, ServicePort, Via};
+use super::{PodPort, Protocol, ServicePort, Via, WhileEnding};
 use crate::dns::names::dash;
 
 /// How long a client stays with a pod where its service does not say: three hours, Kubernetes' default.
@@ -25,6 +25,21 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     /// The pod behind it and its node: its address may be another pod's tomorrow, and with the host's network it is not its own.
     pub(crate) pod: Option<(String, Uid)>,
+    /// Whether it is connected to although it ends: it is known to, and there is no other.
+    pub(crate) while_ending: WhileEnding,
+}
+
+impl Endpoint {
+    /// Whether another one is the same place.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        (&self.address, self.port, &self.pod) == (&other.address, other.port, &other.pod)
+    }
+
+    /// Its port in the pod that is behind it.
+    pub(super) fn in_pod(&self, node: &str, pod: &Uid, protocol: Protocol) -> PodPort {
+        let (node, pod, port) = (node.to_owned(), pod.clone(), self.port);
+        PodPort { node, pod, port, protocol, while_ending: self.while_ending }
+    }
 }
 
 /// Where a connection to a service may go.
@@ -228,7 +243,10 @@ impl SliceEndpoint {
         let address = self.addresses.first()?.parse().ok()?;
         let target = self.target_ref.as_ref().filter(|target| target.kind == "Pod" && !target.uid.is_empty());
         let pod = target.and_then(|target| Some((self.node_name.clone()?, Uid::from(target.uid.as_str()))));
-        Some(Endpoint { address, port, pod })
+        // A service may publish pods as ready however they are.
+        let is_said_to_end = self.conditions.terminating.unwrap_or(false);
+        let while_ending = if is_said_to_end { WhileEnding::Connect } else { WhileEnding::Refuse };
+        Some(Endpoint { address, port, pod, while_ending })
     }
 }
 

@@ -29,10 +29,11 @@ use tower::ServiceExt as _;
 
 use super::credentials::BULK;
 use super::network::{Accepted, Network, late};
+use super::passage::{self, Passage};
 use super::snapshot::{PIECE_BYTES, StateId};
 use super::{MemberReport, SentSnapshot};
 use crate::brain::Message;
-use crate::dialer::Protocol;
+use crate::dialer::{PodPort, Protocol, WhileEnding};
 use crate::http::{Trusted, body as http_body_of, read_body};
 
 /// Who asks, of a request that is passed on.
@@ -45,8 +46,9 @@ const TRIES: u32 = 10;
 const RETRY: Duration = Duration::from_millis(500);
 /// Bodies of the own routes, other than pieces.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// What a connection to a pod turns into.
+/// What a connection to a pod turns into: bytes both ways, or what [`passage`] says. A member of an earlier version knows the first alone.
 const TUNNEL: &str = "coracle-tunnel";
+const PASSAGE: &str = "coracle-passage";
 
 /// A user, as another member is told of him.
 #[derive(Deserialize, Serialize)]
@@ -81,6 +83,8 @@ struct Dial {
     /// A member of an earlier version says nothing, and means TCP.
     #[serde(default)]
     protocol: Protocol,
+    #[serde(default)]
+    while_ending: WhileEnding,
 }
 
 impl Network {
@@ -147,31 +151,27 @@ impl Network {
     }
 
     /// A connection to a port of a pod that a node of another member runs.
-    pub(super) async fn dial(
-        &self,
-        to: MemberId,
-        node: &str,
-        pod: &Uid,
-        port: u16,
-        protocol: Protocol,
-    ) -> Result<ByteStream, OpenError> {
+    pub(super) async fn dial(&self, to: MemberId, target: &PodPort) -> Result<ByteStream, OpenError> {
+        let PodPort { node, pod, port, protocol, while_ending } = target.clone();
         let failed = |error: &dyn std::fmt::Display| OpenError(format!("node {node:?} is not reachable: {error}"));
-        let dial = Dial { node: node.to_owned(), pod: pod.to_string(), port, protocol };
+        let dial = Dial { node: node.clone(), pod: pod.to_string(), port, protocol, while_ending };
         let dialing = async {
             let mut sender = self.bulk(to).await.map_err(|error| failed(&error))?;
             let body = serde_json::to_vec(&dial).unwrap_or_default();
             let mut request = request(Method::POST, "/dial", Body::from(body));
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(TUNNEL));
+            request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(PASSAGE));
             let mut response = sender.send_request(request).await.map_err(|error| failed(&error))?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let why = whole(response.into_body()).await.unwrap_or_default();
                 return Err(OpenError(String::from_utf8_lossy(&why).into_owned()));
             }
-            hyper::upgrade::on(&mut response).await.map_err(|error| failed(&error))
+            let is_passage = response.headers().get(header::UPGRADE).is_some_and(|value| value == PASSAGE);
+            let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| failed(&error))?;
+            let stream = TokioIo::new(upgraded);
+            Ok::<ByteStream, _>(if is_passage { Box::pin(Passage::new(stream)) } else { Box::pin(stream.compat()) })
         };
-        let upgraded = timeout(ANSWER_WAIT, dialing).await.map_err(|_| failed(&late()))??;
-        Ok(Box::pin(TokioIo::new(upgraded).compat()))
+        timeout(ANSWER_WAIT, dialing).await.map_err(|_| failed(&late()))?
     }
 
     /// Has a member answer a request of a user as if it had come there.
@@ -364,21 +364,31 @@ async fn answer(network: &Arc<Network>, from: MemberId, mut request: Request<Bod
         }
         (Method::POST, "/dial") => {
             let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| bad("no upgrade"))?;
+            let is_passage = request.headers().get(header::UPGRADE).is_some_and(|value| value == PASSAGE);
             let body =
                 read_body(&process, request.into_body(), BODY_BYTES_MAX).await.map_err(|status| bad(status.message))?;
-            let Dial { node, pod, port, protocol } = serde_json::from_slice(&body).map_err(bad)?;
-            let pod = Uid::from(pod.as_str());
-            let opened = crate::dialer::dial_pod_here(&process, &node, &pod, port, protocol).await;
+            let Dial { node, pod, port, protocol, while_ending } = serde_json::from_slice(&body).map_err(bad)?;
+            let target = PodPort { node, pod: Uid::from(pod.as_str()), port, protocol, while_ending };
+            let opened = crate::dialer::dial_pod_here(&process, &target).await;
             let stream = opened.map_err(|error| (StatusCode::BAD_GATEWAY, error.0))?;
             tokio::spawn(async move {
                 if let Ok(upgraded) = upgrade.await {
-                    let _ = copy_bidirectional(&mut TokioIo::new(upgraded), &mut stream.compat()).await;
+                    let mut upgraded = TokioIo::new(upgraded);
+                    let carried = if is_passage {
+                        passage::carry(upgraded, stream).await
+                    } else {
+                        copy_bidirectional(&mut upgraded, &mut stream.compat()).await.map(drop)
+                    };
+                    if let Err(error) = carried {
+                        tracing::debug!(member = from.0, %error, "a connection to a pod broke");
+                    }
                 }
             });
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(TUNNEL));
+            let protocol = if is_passage { PASSAGE } else { TUNNEL };
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(protocol));
             Ok(response)
         }
         _ => Err((StatusCode::NOT_FOUND, "members do not ask for that".to_owned())),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use coracle_engine::PeerMessage;
 use coracle_raft::MemberId;
 use serde::{Deserialize, Serialize};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -41,6 +42,11 @@ const GONE_RETRY: Duration = Duration::from_millis(10);
 /// How often each side says that it is alive, and how long it may be silent.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How long the other machine may be silent on a connection that has no signs of life of its own: sooner than its nodes count as gone, so that
+/// who waits for an answer from there hears that none will come.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+const ASK_AFTER: Duration = Duration::from_secs(4);
+const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long is waited before a member is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// To how many members connections are made ahead.
@@ -177,6 +183,12 @@ impl Network {
         }
     }
 
+    /// Whether a member does not answer at the moment, as far as anybody wanted to know.
+    pub(super) fn is_silent(&self, member: MemberId) -> bool {
+        let links = self.links.lock().expect(UNBROKEN);
+        links.get(&member).is_some_and(|link| !link.state.up.load(Ordering::Acquire))
+    }
+
     fn link(self: &Arc<Self>, to: MemberId) -> Option<Link> {
         let mut links = self.links.lock().expect(UNBROKEN);
         if let Some(link) = links.get(&to) {
@@ -284,6 +296,7 @@ impl Network {
     async fn connect_at(&self, to: MemberId, address: &str, protocol: &[u8]) -> io::Result<Stream> {
         let stream = timeout(CONNECT_WAIT, TcpStream::connect(address)).await.map_err(|_| late())??;
         stream.set_nodelay(true)?;
+        end_when_gone(&stream);
         let name = credentials::server_name(to).map_err(io::Error::other)?;
         let connector = TlsConnector::from(self.credentials.client(protocol));
         let stream = timeout(GREETING_WAIT, connector.connect(name, stream)).await.map_err(|_| late())??;
@@ -302,6 +315,7 @@ impl Network {
         let verdict = if id == self.me { Verdict::Unknown } else { self.roster.verdict(id, &identity) };
         let is_control = connection.alpn_protocol() == Some(CONTROL);
         if !is_control {
+            end_when_gone(stream.get_ref().0);
             if verdict == Verdict::Known {
                 super::bulk::serve(&self, id, stream).await;
             } else {
@@ -375,6 +389,15 @@ impl Network {
             ended = messages => ended,
         }
     }
+}
+
+/// Ends a connection whose other machine is gone without a word.
+fn end_when_gone(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY));
+    // What was sent and is not acknowledged; on Linux also what is asked and not answered.
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(GONE_AFTER));
 }
 
 /// Sends what waits, until the connection is lost or the other side falls silent; says why.

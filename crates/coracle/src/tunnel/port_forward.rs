@@ -22,7 +22,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::spdy::{self, Decoder, Encoder, Frame, ResetStatus};
 use super::upgrade::{self, MESSAGE_MAX, Outgoing, PIECE, PIECES_MAX};
-use crate::dialer::{self, Protocol};
+use crate::dialer::{self, PodPort, Protocol};
 use crate::http::fair::StreamPlace;
 use crate::process::Process;
 
@@ -230,7 +230,8 @@ impl Target {
     }
 
     async fn dial(&self, port: u16) -> Result<ByteStream, String> {
-        dialer::dial_pod_here(&self.process, &self.node, &self.uid, port, Protocol::Tcp).await.map_err(|error| error.0)
+        let to = PodPort::of(self.node.clone(), self.uid.clone(), port, Protocol::Tcp);
+        dialer::dial_pod_here(&self.process, &to).await.map_err(|error| error.0)
     }
 }
 

@@ -13,7 +13,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
-use crate::dialer::{self, End, Protocol, ServicePort, Via};
+use crate::dialer::{self, End, PodPort, Protocol, ServicePort, Via};
 use crate::process::Process;
 
 /// How many parts a path has before what is passed on: `/api/v1/namespaces/NAMESPACE/RESOURCE/NAME/proxy`.
@@ -100,10 +100,8 @@ async fn dial(process: &Arc<Process>, target: &Target) -> Result<(ByteStream, St
         return Ok((dialer::dial_service(process, to).await.map_err(refused)?, host));
     }
     let (node, uid, address, port) = pod_port(&view, target)?;
-    Ok((
-        dialer::dial_pod(process, &node, &uid, port, Protocol::Tcp).await.map_err(refused)?,
-        format!("{address}:{port}"),
-    ))
+    let to = PodPort::of(node, uid, port, Protocol::Tcp);
+    Ok((dialer::dial_pod(process, &to).await.map_err(refused)?, format!("{address}:{port}")))
 }
 
 fn service_port(view: &View, target: &Target) -> Result<ServicePort, Status> {

@@ -105,6 +105,7 @@ fn only_ready_endpoints_are_tried_each_first_in_its_turn() {
     assert_eq!(next()[0], "10.42.0.1:3000");
     let first = candidates(&view, &to("web", 80)).unwrap().endpoints.remove(0);
     assert_eq!(first.pod, Some(("n1".to_owned(), Uid::from("uid-10.42.0.1"))));
+    assert_eq!(first.while_ending, WhileEnding::Refuse, "there are others if its pod turns out to end");
 }
 
 #[test]
@@ -124,6 +125,8 @@ fn where_nobody_is_ready_those_that_end_and_serve_still_are_tried() {
     slices["endpoints"][0]["conditions"]["serving"] = true.into();
     let view = view(&[web()], &[slices]);
     assert_eq!(tried(&view, &to("web", 80)), ["10.42.0.1:80"]);
+    let only = candidates(&view, &to("web", 80)).unwrap().endpoints.remove(0);
+    assert_eq!(only.while_ending, WhileEnding::Connect, "it is known to end, and there is no other");
 }
 
 #[test]
