@@ -222,7 +222,7 @@ fn whoever_asks_a_service_goes_around_a_machine_whose_cable_is_pulled() {
     let pods = pods["items"].as_array().expect("a list has items");
     let there = pods.iter().find(|pod| pod["spec"]["nodeName"] == "host-2").expect("every machine runs pods");
     let name = there["metadata"]["name"].as_str().expect("a pod has a name");
-    let path = format!("/api/v1/namespaces/default/pods/{name}:3000/proxy/wait?600000");
+    let path = format!("/api/v1/namespaces/default/pods/{name}:3000/proxy/wait/600000");
     let waiting = machines.members[0].kubectl_command(&["get", "--raw", &path]);
     let mut waiting = machines.hosts.on(0, &waiting);
     let mut waiting = waiting.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl starts");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::harness::machines::{self, leader, row, table, token};
 use crate::harness::{Cluster, Http, Token, eventually};
 use crate::kill_loop::{CONFIG_MAPS, EXAMPLE, StopOnDrop, name, whole, write};
 
@@ -15,44 +16,9 @@ const WRITES: usize = 300;
 
 /// A cluster of three processes, all of them voters.
 pub(crate) fn three() -> Option<[Cluster; 3]> {
-    let first = Cluster::up()?;
-    let token = token(&first);
-    let second = first.joined(&token, &["--name", "second"]);
-    let row = row(&first, 2);
-    assert_eq!((row[1].as_str(), row[2].as_str()), ("second", "learner"), "two voters would be worse than one");
-    let third = second.joined(&token, &["--name", "third"]);
-    let members = [first, second, third];
-    eventually("all three vote", || {
-        let table = table(&members[0]);
-        let voting = table.iter().filter(|row| matches!(row[2].as_str(), "leader" | "follower")).count();
-        if voting == 3 { Ok(()) } else { Err(table) }
-    });
+    let members = machines::three([&[], &["--name", "second"], &["--name", "third"]])?;
+    assert_eq!(row(&members[0], 2)[1], "second");
     Some(members)
-}
-
-fn token(cluster: &Cluster) -> String {
-    cluster.coracle(&["token", "create"]).ok().trim().to_owned()
-}
-
-/// The cells of `coracle members`, a line a member.
-fn table(cluster: &Cluster) -> Vec<Vec<String>> {
-    let table = cluster.coracle(&["members"]).ok();
-    table.lines().skip(1).map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
-}
-
-fn row(cluster: &Cluster, id: u64) -> Vec<String> {
-    let table = table(cluster);
-    let found = table.iter().find(|row| row[0] == id.to_string()).cloned();
-    found.unwrap_or_else(|| panic!("member {id} is not in the list: {table:?}"))
-}
-
-/// The place of the leader among the members, as one that runs knows.
-fn leader(members: &[Cluster], asked: usize) -> usize {
-    eventually("somebody leads", || {
-        let table = table(&members[asked]);
-        let leader = table.iter().find(|row| row[2] == "leader").and_then(|row| row[0].parse::<usize>().ok());
-        leader.map(|id| id - 1).ok_or(table)
-    })
 }
 
 /// Writes through a member until it is answered.

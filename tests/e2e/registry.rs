@@ -23,9 +23,9 @@ fn a_private_version_rolls_out_once_its_secret_is_there() {
     let (Some(open), Some(private)) = (Registry::open(), Registry::private()) else { return };
     let Some(cluster) = Cluster::up() else { return };
     let (old, new) = (format!("{}/express:v2.1.0", open.host), format!("{}/express:v2.1.1", private.host));
-    let pushed = open.push(&cluster, "express:v2.1.0", &version("v2.1.0")).ok();
+    let pushed = open.push("express:v2.1.0", &version("v2.1.0")).ok();
     assert!(pushed.contains("pushed (sha256:"), "{pushed}");
-    let pushed = private.push(&cluster, "express:v2.1.1", &version("v2.1.1")).ok();
+    let pushed = private.push("express:v2.1.1", &version("v2.1.1")).ok();
     let digest = pushed.split(['(', ')']).nth(1).expect("the digest of what was pushed is told").to_owned();
 
     cluster.apply(&deployment(&old));
@@ -79,7 +79,7 @@ fn the_events_tell_of_the_pull(cluster: &Cluster, image: &str) {
 fn a_service_accounts_secret_opens_a_registry_and_a_missing_one_is_named() {
     let Some(private) = Registry::private() else { return };
     let Some(cluster) = Cluster::up() else { return };
-    private.push(&cluster, "tool:1", &Guest::new().print("it runs\n").wat()).ok();
+    private.push("tool:1", &Guest::new().print("it runs\n").wat()).ok();
     let image = format!("{}/tool:1", private.host);
     let run = |name: &str| cluster.kubectl(&format!("run {name} --image={image} --restart=Never"));
     cluster.run(&["patch", "serviceaccount", "default", "-p", r#"{"imagePullSecrets": [{"name": "registry"}]}"#]).ok();
@@ -113,7 +113,7 @@ fn mirrors_of_the_registries_file_are_asked_first() {
     let path = file.path().display().to_string();
     let options = crate::harness::Options { arguments: &["--registries", &path], ..Default::default() };
     let Some(cluster) = Cluster::with(&options) else { return };
-    open.push(&cluster, "mirrored/tool:1", &Guest::new().print("it runs\n").wat()).ok();
+    open.push("mirrored/tool:1", &Guest::new().print("it runs\n").wat()).ok();
     cluster.kubectl("run tool --image=r.example.com/team/tool:1 --restart=Never");
     let path = "/api/v1/namespaces/default/pods/tool";
     let pod = cluster.wait("the pod has run", path, |pod| pod["status"]["phase"] == "Succeeded");
@@ -125,7 +125,7 @@ fn mirrors_of_the_registries_file_are_asked_first() {
 fn an_image_that_is_not_there_is_not_found() {
     let Some(open) = Registry::open() else { return };
     let Some(cluster) = Cluster::up() else { return };
-    open.push(&cluster, "tool:1", &Guest::new().wat()).ok();
+    open.push("tool:1", &Guest::new().wat()).ok();
     cluster.kubectl(&format!("run tool --image={}/tool:2 --restart=Never", open.host));
     let path = "/api/v1/namespaces/default/pods/tool";
     let pod = cluster.wait("the pull failed", path, |pod| {

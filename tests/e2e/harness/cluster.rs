@@ -71,8 +71,11 @@ impl Cluster {
     pub(crate) fn joined(&self, token: &str, arguments: &[&str]) -> Self {
         let mut member = Self::elsewhere();
         let address = self.address();
-        let mut all = vec!["join", &address, "--token", token, "--listen", "127.0.0.1:0"];
+        let mut all = vec!["join", &address, "--token", token];
         all.extend(arguments);
+        if !arguments.contains(&"--listen") {
+            all.extend(["--listen", "127.0.0.1:0"]);
+        }
         member.run_program(program(member.directory()), &all);
         member
     }

@@ -41,6 +41,35 @@ impl Docker {
         Some(docker)
     }
 
+    /// The Engine for three machines, each with a node of its own there.
+    #[track_caller]
+    pub(crate) fn three() -> Option<[Self; 3]> {
+        let first = Self::new()?;
+        let (host, process) = (first.host, std::process::id());
+        let of = |machine: u32| Self { node: format!("docker-{process}-{machine}"), host };
+        Some([1, 2, 3].map(of))
+    }
+
+    /// Makes an image of a program of this machine, with the libraries that it needs, and a variable.
+    #[track_caller]
+    pub(crate) fn program(&self, name: &str, program: &str, variable: &str) {
+        let folder = tempfile::tempdir().expect("there is room for a temporary directory");
+        let copy = |from: &Path, to: &str| {
+            let to = folder.path().join(to.trim_start_matches('/'));
+            std::fs::create_dir_all(to.parent().expect("it is in a folder")).expect("a folder is made");
+            std::fs::copy(from, to).expect("a file is copied");
+        };
+        copy(Path::new(program), "/bin/program");
+        let needed = Command::new("ldd").arg(program).output().expect("there is a program `ldd`");
+        let needed = String::from_utf8_lossy(&needed.stdout).into_owned();
+        // Where each is: a program finds it by the same path in the container.
+        for library in needed.split_whitespace().filter(|word| word.starts_with('/')) {
+            copy(Path::new(library), library);
+        }
+        std::fs::create_dir_all(folder.path().join("etc")).expect("a folder is made");
+        pack(self.host, folder.path(), name, &["CMD [\"/bin/program\"]", &format!("ENV {variable}")]);
+    }
+
     /// Makes an image of the tests' file system that runs a script, unless there is one of this name.
     #[track_caller]
     pub(crate) fn image(&self, name: &str, script: &str) {
@@ -86,8 +115,9 @@ impl Docker {
     }
 }
 
-impl Drop for Docker {
-    fn drop(&mut self) {
+impl Docker {
+    /// Removes everything that the Engine has of the node.
+    pub(crate) fn clear(&self) {
         let node = format!("label=coracle.dev/node={}", self.node);
         for (list, remove) in [
             (["ps", "-aq"], ["rm", "-fv"]),
@@ -105,6 +135,12 @@ impl Drop for Docker {
                 self.run(&[&remove[..], &found].concat());
             }
         }
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -132,15 +168,22 @@ fn import(engine: &str, name: &str, script: &str) {
     for applet in APPLETS {
         std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link is made");
     }
+    pack(engine, folder.path(), name, &[&format!("CMD [\"/bin/sh\", \"-c\", \"{script}\"]"), "ENV PATH=/bin"]);
+}
+
+/// Has a folder taken in as the file system of an image.
+#[track_caller]
+fn pack(engine: &str, folder: &Path, name: &str, changes: &[&str]) {
     let mut tar = Command::new("tar")
-        .args(["-C", &folder.path().to_string_lossy(), "-c", "."])
+        .args(["-C", &folder.to_string_lossy(), "-c", "."])
         .stdout(Stdio::piped())
         .spawn()
         .expect("there is a program `tar`");
     let archive = tar.stdout.take().expect("it is piped");
-    let command = format!("CMD [\"/bin/sh\", \"-c\", \"{script}\"]");
     let imported = Command::new("docker")
-        .args(["-H", engine, "import", "--change", &command, "--change", "ENV PATH=/bin", "-", name])
+        .args(["-H", engine, "import"])
+        .args(changes.iter().flat_map(|change| ["--change", change]))
+        .args(["-", name])
         .stdin(archive)
         .stdout(Stdio::null())
         .status();

@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Cluster, Ran, eventually, program};
+use super::{Docker, Ran, eventually, program};
 
-/// The user of a private registry, the password, and its line in a file of htpasswd's.
+/// The user of a private registry, the password, both as `docker login` keeps them, and their line in a file of htpasswd's.
 pub(crate) const USER: &str = "me";
 pub(crate) const PASSWORD: &str = "secret";
+const AUTH: &str = "bWU6c2VjcmV0";
 const HTPASSWD: &str = "me:$2b$05$d64Jq0U1WkrWLBGe42dSZemmk7ttkR.ZTaiBCG7kz06FWBmaXFiL.\n";
 
 /// A running registry, stopped with the value.
@@ -67,16 +69,37 @@ impl Registry {
     }
 
     /// `coracle image push` of a module's text, as the registry's user, whom the cluster knows nothing of.
-    pub(crate) fn push(&self, cluster: &Cluster, name: &str, module: &str) -> Ran {
+    pub(crate) fn push(&self, name: &str, module: &str) -> Ran {
+        self.push_wasm(name, module.as_bytes())
+    }
+
+    /// The same of a module or component, binary or text.
+    pub(crate) fn push_wasm(&self, name: &str, module: &[u8]) -> Ran {
+        let home = self.home();
+        fs::write(home.join("pushed"), module).expect("a file is written");
+        let mut command = program(&home);
+        command.args(["image", "push", &format!("{}/{name}", self.host), "pushed"]);
+        command.env_remove("DOCKER_CONFIG").current_dir(&home);
+        super::finish(command)
+    }
+
+    /// `docker push` of an image that the Engine has by another name, as the registry's user. The Engine forgets the new name.
+    #[track_caller]
+    pub(crate) fn push_container(&self, docker: &Docker, name: &str, image: &str) {
+        let name = format!("{}/{name}", self.host);
+        docker.run(&["tag", image, &name]).ok();
+        let login = self.home().join(".docker");
+        docker.run(&["--config", &login.to_string_lossy(), "push", "-q", &name]).ok();
+        docker.run(&["image", "rm", &name]).ok();
+    }
+
+    /// The home of the registry's user, who is logged in.
+    fn home(&self) -> PathBuf {
         let home = self.directory.path().join("home");
         fs::create_dir_all(home.join(".docker")).expect("a folder is made");
-        let login = serde_json::json!({"auths": {&self.host: {"username": USER, "password": PASSWORD}}});
+        let login = serde_json::json!({"auths": {&self.host: {"auth": AUTH}}});
         fs::write(home.join(".docker/config.json"), login.to_string()).expect("a file is written");
-        cluster.write("pushed.wat", module);
-        let mut command = program(&home);
-        command.args(["image", "push", &format!("{}/{name}", self.host), "pushed.wat"]);
-        command.env_remove("DOCKER_CONFIG").current_dir(cluster.directory());
-        super::finish(command)
+        home
     }
 }
 

@@ -6,7 +6,9 @@ mod config;
 mod database;
 mod fetch;
 
+use std::hint::black_box;
 use std::io::Write;
+use std::time::Duration;
 
 use wasip2::http::types::{Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
@@ -32,10 +34,12 @@ fn fail(reason: &str) -> ! {
 }
 
 /// Answers one request: `/` greets, `/healthz` is for probes, `/fetch?HOST` asks another service and passes its answer
-/// on, and `/crash` panics to show what becomes of that.
+/// on, `/wait/MILLISECONDS` takes its time, and two pages show what becomes of them: `/crash` panics, and `/memory/MEBIBYTES`
+/// takes so much.
 pub fn handle(version: &str, request: &IncomingRequest, out: ResponseOutparam) {
     let path = request.path_with_query().unwrap_or_else(|| "/".to_owned());
     let (page, query) = path.split_once('?').unwrap_or((&path, ""));
+    let (page, number) = page.rsplit_once('/').filter(|(page, _)| !page.is_empty()).unwrap_or((page, ""));
     let (status, body) = match (request.method(), page) {
         (Method::Get | Method::Head, "/") => (200, greeting(version)),
         (Method::Get | Method::Head, "/healthz") => (200, "ok\n".to_owned()),
@@ -43,7 +47,9 @@ pub fn handle(version: &str, request: &IncomingRequest, out: ResponseOutparam) {
             Ok(body) => (200, body),
             Err(error) => (502, format!("cannot fetch http://{query}/: {error}\n")),
         },
+        (Method::Get, "/wait") => numbered(number, wait),
         (Method::Get, "/crash") => panic!("asked to crash"),
+        (Method::Get, "/memory") => numbered(number, take),
         (Method::Get | Method::Head, _) => (404, format!("no such page: {path}\n")),
         _ => (405, "only GET is understood here\n".to_owned()),
     };
@@ -51,6 +57,21 @@ pub fn handle(version: &str, request: &IncomingRequest, out: ResponseOutparam) {
     if path != "/healthz" {
         println!("{status} {path}");
     }
+}
+
+/// What a page answers that is told a number.
+fn numbered(number: &str, page: impl FnOnce(u32) -> String) -> (u16, String) {
+    number.parse().map_or_else(|_| (400, format!("no number: {number}\n")), |number| (200, page(number)))
+}
+
+fn wait(milliseconds: u32) -> String {
+    std::thread::sleep(Duration::from_millis(milliseconds.into()));
+    format!("waited for {milliseconds} ms\n")
+}
+
+fn take(mebibytes: u32) -> String {
+    let taken = vec![1_u8; (mebibytes as usize) << 20];
+    format!("took {} bytes\n", black_box(taken).len())
 }
 
 fn greeting(version: &str) -> String {
