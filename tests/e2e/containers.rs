@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Docker, IMAGE, Options, eventually, http_get};
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// A cluster with a node of the Engine's name for it.
 #[track_caller]
@@ -14,7 +14,7 @@ fn up(docker: &Docker, memory: bool) -> Option<Cluster> {
 }
 
 /// A pod of one container that runs a script, with the rest of its spec and of its container as JSON.
-fn pod(name: &str, script: &str, spec: &Value, container: &Value) -> Value {
+pub(crate) fn pod(name: &str, script: &str, spec: &Value, container: &Value) -> Value {
     let mut main = json!({"name": "main", "image": IMAGE, "command": ["/bin/sh", "-c", script]});
     merge(&mut main, container);
     let mut all = json!({"terminationGracePeriodSeconds": 1, "containers": [main]});
@@ -29,31 +29,31 @@ fn merge(into: &mut Value, from: &Value) {
 }
 
 #[track_caller]
-fn create(cluster: &Cluster, pod: &Value) {
+pub(crate) fn create(cluster: &Cluster, pod: &Value) {
     let answer = cluster.http().json("POST", PODS, pod);
     assert_eq!(answer.code, 201, "{answer:?}");
 }
 
 #[track_caller]
-fn wait(cluster: &Cluster, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn wait(cluster: &Cluster, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     cluster.wait(&format!("{name} {what}"), &format!("{PODS}/{name}"), |pod| holds(&pod["status"]))
 }
 
-fn phase(status: &Value, phase: &str) -> bool {
+pub(crate) fn phase(status: &Value, phase: &str) -> bool {
     status["phase"] == phase
 }
 
-fn is_ready(status: &Value) -> bool {
+pub(crate) fn is_ready(status: &Value) -> bool {
     let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-fn container(status: &Value) -> &Value {
+pub(crate) fn container(status: &Value) -> &Value {
     &status["containerStatuses"][0]
 }
 
 #[track_caller]
-fn logs(cluster: &Cluster, pod: &str, holds: impl Fn(&str) -> bool) -> String {
+pub(crate) fn logs(cluster: &Cluster, pod: &str, holds: impl Fn(&str) -> bool) -> String {
     eventually(&format!("{pod} has printed what it should"), || {
         let answer = cluster.http().get(&format!("{PODS}/{pod}/log"));
         if answer.code == 200 && holds(&answer.text) { Ok(answer.text) } else { Err(answer) }
@@ -61,7 +61,7 @@ fn logs(cluster: &Cluster, pod: &str, holds: impl Fn(&str) -> bool) -> String {
 }
 
 #[track_caller]
-fn event(cluster: &Cluster, pod: &str, text: &str) {
+pub(crate) fn event(cluster: &Cluster, pod: &str, text: &str) {
     eventually(&format!("the Events of {pod} tell of {text:?}"), || {
         let path = format!("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3D{pod}");
         let answer = cluster.http().get(&path);

@@ -14,7 +14,7 @@ mod runs;
 mod wait;
 
 pub(crate) use cluster::{Cluster, Options, program};
-pub(crate) use docker::{Docker, IMAGE};
+pub(crate) use docker::{Docker, Engine, IMAGE};
 pub(crate) use guest::Guest;
 pub(crate) use hosts::Hosts;
 pub(crate) use http::{Http, Token, http_get};

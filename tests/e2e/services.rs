@@ -219,12 +219,6 @@ spec:
     };
     event("SecretNotFound");
     event("ServiceNotFound");
-    cluster.kubectl("create secret tls shop-tls --cert=tls.crt --key=tls.key");
-    let shown = eventually("the Ingress has an address", || {
-        let shown = cluster.kubectl("get ingress shop");
-        if shown.contains("127.0.0.1") { Ok(shown) } else { Err(shown) }
-    });
-    assert!(shown.contains("coracle") && shown.contains("shop.example") && shown.contains("80, 443"), "{shown}");
     let curl = |arguments: &[&str]| {
         let mut command = Command::new("curl");
         command.args(["-s", "--max-time", "20", "-o", "-", "-w", "\n%{http_code} %{http_version}"]).args(arguments);
@@ -234,6 +228,23 @@ spec:
         let port = address.rsplit_once(':').expect("it has a port").1;
         (format!("{scheme}://shop.example:{port}{path}"), format!("shop.example:{port}:127.0.0.1"))
     };
+    let (secure, resolve) = url("https", https, "/");
+    eventually("without its Secret a host has a certificate that nobody trusts", || {
+        let ran = finish({
+            let mut command = Command::new("curl");
+            command.args(["-s", "--max-time", "20", "--resolve", &resolve, &secure]);
+            command
+        });
+        if ran.code == Some(60) { Ok(()) } else { Err(ran) }
+    });
+    let page = curl(&["-k", "--resolve", &resolve, &secure]);
+    assert!(page.contains("Hello from express-api v1"), "{page}");
+    cluster.kubectl("create secret tls shop-tls --cert=tls.crt --key=tls.key");
+    let shown = eventually("the Ingress has an address", || {
+        let shown = cluster.kubectl("get ingress shop");
+        if shown.contains("127.0.0.1") { Ok(shown) } else { Err(shown) }
+    });
+    assert!(shown.contains("coracle") && shown.contains("shop.example") && shown.contains("80, 443"), "{shown}");
     let (plain, resolve) = url("http", http, "/");
     let page = eventually("the Ingress answers", || {
         let page = curl(&["--resolve", &resolve, &plain]);

@@ -56,7 +56,8 @@ pub(crate) fn ask(question: &str) -> bool {
 /// Sets the log up: on standard error, warnings unless RUST_LOG says otherwise.
 pub(crate) fn log(format: LogFormat) {
     // A cluster that is not there is no error of the program's: the client library's own report of it is left out.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off,hickory_net=error"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let lively = is_lively();
     // A second call (in tests) finds a subscriber in place, which is as well.

@@ -1,18 +1,17 @@
 //! How a cluster is set up and started.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use coracle_api::resources::{NAMESPACES, NODES, SERVICES};
-use coracle_api::{Method, ObjectKey, Request, UserInfo};
+use coracle_api::ObjectKey;
+use coracle_api::resources::{NAMESPACES, SERVICES};
 use coracle_base::{Rng, Timestamp};
 use coracle_node::fake::Script;
 use coracle_node::{Capacity, NodeAgent, NodeConfig};
 use coracle_raft::MemberId;
-use serde_json::json;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,9 @@ use crate::wal::{self, Life};
 use crate::{Error, ErrorKind, http, settings};
 
 mod machine;
+#[cfg(feature = "docker")]
+mod range;
+mod registration;
 mod version;
 
 use machine::hostname;
@@ -503,6 +505,11 @@ impl ClusterBuilder {
         self.host_network
     }
 
+    #[cfg(all(feature = "docker", target_os = "linux"))]
+    pub(crate) fn wants_docker(&self) -> bool {
+        self.docker.is_some()
+    }
+
     pub(crate) fn ingress_options(&self) -> IngressOptions {
         self.ingress
     }
@@ -604,7 +611,7 @@ impl ClusterBuilder {
             let mut config = NodeConfig::new(format!("fake-{index}"));
             config.capacity = self.capacity.unwrap_or(FAKE_CAPACITY);
             config.annotations.insert(FAKE_ANNOTATION.into(), "fake".into());
-            register(process, &mut config).await?;
+            registration::register(process, &mut config, None).await?;
         }
         Ok(())
     }
@@ -645,7 +652,8 @@ impl ClusterBuilder {
                 Placement::Inline { wall: process.now().wall, seed: process.fork_rng().next_u64() }
             }
         };
-        register(process, &mut config).await?;
+        let range = self.free_range(process, site, &config).await;
+        registration::register(process, &mut config, range).await?;
         let host = Arc::new(Host {
             node: config.name.clone(),
             news: news.clone(),
@@ -686,6 +694,21 @@ impl ClusterBuilder {
         Ok(wasm)
     }
 
+    /// A range for the pods of a node that is new, where it matters which.
+    #[cfg(feature = "wasm")]
+    async fn free_range(&self, process: &Process, site: &Site, config: &NodeConfig) -> Option<(Ipv4Addr, u8)> {
+        #[cfg(feature = "docker")]
+        if let (Some(socket), ClusterClock::System) = (&self.docker, self.clock) {
+            let view = process.view();
+            let is_new = view.object(&ObjectKey::new(coracle_api::resources::NODES, "", &config.name)).is_none();
+            let mut options = docker_options(site, config, socket);
+            options.state_dir.clone_from(&self.data_dir);
+            return if is_new { range::reserve(&view, &process.options, options).await } else { None };
+        }
+        let _ = (process, site, config);
+        None
+    }
+
     #[cfg(feature = "docker")]
     #[expect(clippy::too_many_arguments, reason = "what a node is made of, handed on")]
     fn with_docker(
@@ -700,7 +723,7 @@ impl ClusterBuilder {
     ) -> Result<Arc<dyn coracle_node::runtime::Runtime>, Error> {
         use coracle_node::RuntimeInfo;
         use coracle_node::runtime::RuntimeKind;
-        use coracle_runtime_docker::{DockerOptions, DockerRuntime};
+        use coracle_runtime_docker::DockerRuntime;
 
         use crate::node::{Known, Part, Runtimes};
 
@@ -710,8 +733,7 @@ impl ClusterBuilder {
         let images = self.images.clone();
         let wasm = crate::images::start_wasm(folder, placement, images, registries, part(RuntimeKind::Wasm))?;
         process.images.set(&config.name, Arc::clone(&wasm), &self.images);
-        let mut options = DockerOptions::new(site.identity.short_name(), &config.name, config.pod_range);
-        socket.clone_into(&mut options.socket);
+        let mut options = docker_options(site, config, socket);
         options.state_dir = folder.map(|folder| folder.join("docker"));
         let docker = DockerRuntime::new(options, part(RuntimeKind::Container)).map_err(|source| {
             Error::new(ErrorKind::Runtime, "the container runtime cannot be started").because(source)
@@ -745,33 +767,12 @@ pub(crate) fn is_bootstrapped(view: &coracle_store::View) -> bool {
         && view.object(&ObjectKey::new(NAMESPACES, "", "default")).is_some()
 }
 
-/// Makes the Node object unless it is there, and takes over the pod range that it was given.
-async fn register(process: &Process, config: &mut NodeConfig) -> Result<(), Error> {
-    let key = ObjectKey::new(NODES, "", &config.name);
-    if process.view().object(&key).is_none() {
-        let node = json!({
-            "kind": "Node", "apiVersion": "v1",
-            "metadata": {"name": config.name, "labels": config.labels, "annotations": config.annotations},
-            "status": {"capacity": {
-                "cpu": format!("{}m", config.capacity.cpu_millis),
-                "memory": config.capacity.memory.to_string(),
-                "pods": config.capacity.pods.to_string(),
-            }},
-        });
-        let request = Request::new(Method::Post, "/api/v1/nodes", UserInfo::node(&config.name)).json(node);
-        let response = process.respond(request).await;
-        if let Some(status) = response.failure().filter(|status| status.code != 409) {
-            return Err(Error::api(&status));
-        }
-    }
-    let range = process.view().object(&key).map(|node| node.value(None)["spec"]["podCIDR"].clone());
-    let range = range.as_ref().and_then(|range| range.as_str()).and_then(|text| text.split_once('/'));
-    if let Some((network, prefix)) = range
-        && let (Ok(network), Ok(prefix)) = (network.parse(), prefix.parse())
-    {
-        config.pod_range = (network, prefix);
-    }
-    Ok(())
+#[cfg(feature = "docker")]
+fn docker_options(site: &Site, config: &NodeConfig, socket: &Path) -> coracle_runtime_docker::DockerOptions {
+    let cluster = site.identity.short_name();
+    let mut options = coracle_runtime_docker::DockerOptions::new(cluster, &config.name, config.pod_range);
+    socket.clone_into(&mut options.socket);
+    options
 }
 
 fn own_cluster(directory: &DataDirectory) -> String {

@@ -134,6 +134,11 @@ impl Cluster {
         #[cfg(target_os = "linux")]
         if settings.wants_host_network() {
             crate::host_network::start(member);
+        } else {
+            #[cfg(feature = "docker")]
+            if settings.wants_docker() {
+                crate::host_network::start_without(member);
+            }
         }
         if let Some(address) = settings.dns_options().address
             && Some(member.id) == self.site.members().next()

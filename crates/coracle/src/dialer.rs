@@ -35,6 +35,8 @@ pub(crate) use endpoints::{
 use handover::ServiceStream;
 use names::Name;
 pub(crate) use policy::{End, is_within};
+#[cfg(target_os = "linux")]
+pub(crate) use policy::{Opening, about, openings, pods_in};
 pub(crate) use turns::Turns;
 
 /// How long a connection that leaves the process may take to open.

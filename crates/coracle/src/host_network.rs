@@ -25,10 +25,12 @@ use crate::dialer::{Protocol, Service};
 use crate::member::Member;
 use crate::process::Process;
 
+mod fences;
 mod redirected;
 mod ruleset;
 mod tools;
 
+use fences::Unfenced;
 use redirected::Sockets;
 use ruleset::{Plan, Range, ruleset};
 
@@ -51,8 +53,29 @@ struct Refusal(&'static str, String);
 pub(crate) fn start(member: &mut Member) {
     let process = Arc::clone(&member.process);
     member.spawn(async move {
-        let mut host = HostNetwork { process, known: BTreeMap::new(), told: None };
+        let unfenced = Unfenced::new(&process);
+        let mut host = HostNetwork { process, known: BTreeMap::new(), told: None, unfenced };
         host.run().await;
+    });
+}
+
+/// Says to policies what they do not hold for on a member that leaves its host's network alone.
+#[cfg(feature = "docker")]
+pub(crate) fn start_without(member: &mut Member) {
+    let process = Arc::clone(&member.process);
+    member.spawn(async move {
+        let mut unfenced = Unfenced::new(&process);
+        let mut views = process.views.clone();
+        loop {
+            let view = views.borrow_and_update().clone();
+            let seen = fences::changes(&view);
+            unfenced.tell(&view, "it leaves the host's network alone").await;
+            drop(view);
+            tokio::select! {
+                changed = views.wait_for(|view| fences::changes(view) != seen) => if changed.is_err() { return },
+                () = process.shutdown.cancelled() => return,
+            }
+        }
     });
 }
 
@@ -63,6 +86,7 @@ struct HostNetwork {
     known: Known,
     /// The condition that was told last.
     told: Option<(bool, &'static str, String)>,
+    unfenced: Unfenced,
 }
 
 impl HostNetwork {
@@ -76,6 +100,9 @@ impl HostNetwork {
                 },
                 Err(refusal) => refusal,
             };
+            let view = self.process.view();
+            self.unfenced.tell(&view, &message).await;
+            drop(view);
             self.tell(false, reason, message).await;
             tokio::select! {
                 () = tokio::time::sleep(RETRY_AFTER) => {}
@@ -113,10 +140,15 @@ impl HostNetwork {
             let view = views.borrow_and_update().clone();
             let seen = changes(&view);
             self.follow(&view).map_err(failed)?;
-            let plan = plan(&self.process, &view, ports, &self.known);
+            let mut plan = plan(&self.process, &view, ports, &self.known);
+            if let Some(why) = fences::blind() {
+                self.unfenced.tell(&view, &why).await;
+            }
             drop(view);
             let routes = tools::routes().await.map_err(failed)?;
-            if let Some(route) = tools::foreign_route(&routes, &plan.cluster, &plan.bridges) {
+            plan.neighbours = tools::neighbours(&routes, &plan.bridges);
+            let known = [&plan.bridges[..], &plan.neighbours].concat();
+            if let Some(route) = tools::foreign_route(&routes, &plan.cluster, &known) {
                 let message =
                     format!("the machine has a route into the cluster's addresses ({route}): it is left alone");
                 return Err(Refusal("RangeInUse", message));
@@ -225,8 +257,8 @@ fn ranges(process: &Process) -> Vec<Range> {
 }
 
 /// What rules depend on.
-fn changes(view: &View) -> [Revision; 2] {
-    [view.last_change(&NODES), view.last_change(&SERVICES)]
+fn changes(view: &View) -> ([Revision; 2], [Revision; 3]) {
+    ([view.last_change(&NODES), view.last_change(&SERVICES)], fences::changes(view))
 }
 
 type Known = BTreeMap<(Ipv4Addr, u16), (u16, DropGuard)>;
@@ -234,7 +266,9 @@ type Known = BTreeMap<(Ipv4Addr, u16), (u16, DropGuard)>;
 fn plan(process: &Process, view: &View, (tcp, udp): (u16, u16), known: &Known) -> Plan {
     let bridges = bridges(view, &process.node);
     let datagrams = known.iter().map(|(at, (port, _))| (*at, *port)).collect();
-    Plan { cluster: ranges(process), external: external(view), bridges, tcp, udp, datagrams }
+    let fences = fences::of(view, &bridges);
+    let (cluster, external) = (ranges(process), external(view));
+    Plan { cluster, external, bridges, neighbours: Vec::new(), fences, tcp, udp, datagrams }
 }
 
 /// The addresses and UDP ports of services, and port 53 of the host among its containers; the first [`KNOWN_MAX`] of them.
@@ -273,6 +307,12 @@ fn bridges(view: &View, own: &str) -> Vec<Range> {
         .collect();
     bridges.sort_unstable();
     bridges
+}
+
+/// The range of a node's containers.
+fn own_bridge(view: &View, node: &str) -> Option<Range> {
+    let node = view.object(&ObjectKey::new(NODES, "", node))?.value(None);
+    Range::parse(node["spec"]["podCIDR"].as_str()?).map(Range::lower_half)
 }
 
 /// Whether an address is the host's own among containers of some node.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum,
-    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType, NetworkingConfig,
-    PortBinding,
+    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType, MountVolumeOptions,
+    NetworkingConfig, PortBinding,
 };
 use coracle_node::runtime::{ContainerSpec, Limits, Profile, Propagation, Sandbox, Security};
 use sha2::{Digest as _, Sha256};
@@ -74,6 +74,32 @@ pub(crate) fn sandbox(options: &DockerOptions, sandbox: &Sandbox, protected: boo
             oom_score_adj: Some(if protected { SANDBOX_OOM_SCORE } else { 0 }),
             cpu_shares: Some(CPU_SHARES_MIN as i64),
             readonly_rootfs: Some(true),
+            log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// The container that keeps a pod's volumes in memory, named as Docker has them.
+pub(crate) fn keeper(
+    options: &DockerOptions,
+    sandbox: &Sandbox,
+    volumes: &[String],
+    protected: bool,
+) -> ContainerCreateBody {
+    let mounted = |(index, name): (usize, &String)| {
+        let path = format!("/{index}");
+        mount(Mounted::Volume { name: name.clone(), part: None, path, read_only: true })
+    };
+    ContainerCreateBody {
+        image: Some(sandbox_image::NAME.into()),
+        labels: Some(labels::of_sandbox(options, sandbox, volumes.join(" "))),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".into()),
+            mounts: Some(volumes.iter().enumerate().map(mounted).collect()),
+            oom_score_adj: Some(if protected { SANDBOX_OOM_SCORE } else { 0 }),
+            cpu_shares: Some(CPU_SHARES_MIN as i64),
             log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
             ..HostConfig::default()
         }),
@@ -229,11 +255,13 @@ fn mount(mounted: Mounted) -> Mount {
             }),
             ..Mount::default()
         },
-        Mounted::Volume { name, path, read_only } => Mount {
+        Mounted::Volume { name, part, path, read_only } => Mount {
             typ: Some(MountType::VOLUME),
             source: Some(name),
             target: Some(path),
             read_only: Some(read_only),
+            volume_options: part
+                .map(|part| MountVolumeOptions { subpath: Some(part), ..MountVolumeOptions::default() }),
             ..Mount::default()
         },
     }

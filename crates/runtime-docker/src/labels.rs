@@ -11,6 +11,8 @@ use crate::options::DockerOptions;
 pub(crate) const CLUSTER: &str = "coracle.dev/cluster";
 /// The node.
 pub(crate) const NODE: &str = "coracle.dev/node";
+/// The process that alone has a use for it (`owner.rs`); on what a cluster that keeps nothing has made.
+pub(crate) const OWNER: &str = "coracle.dev/owner";
 /// The pod's uid.
 pub(crate) const POD_UID: &str = "coracle.dev/pod-uid";
 const NAMESPACE: &str = "coracle.dev/namespace";
@@ -29,12 +31,14 @@ fn of_node(options: &DockerOptions) -> Labels {
 
 /// The labels of the node's network.
 pub(crate) fn of_network(options: &DockerOptions) -> Labels {
-    of_node(options)
+    let mut labels = of_node(options);
+    labels.extend(options.owner().map(|owner| (OWNER.into(), owner.to_string())));
+    labels
 }
 
 /// The labels of what belongs to a pod.
 pub(crate) fn of_pod(options: &DockerOptions, pod: &Uid) -> Labels {
-    let mut labels = of_node(options);
+    let mut labels = of_network(options);
     labels.insert(POD_UID.into(), pod.to_string());
     labels
 }
@@ -60,10 +64,8 @@ pub(crate) fn of_container(options: &DockerOptions, sandbox: &Sandbox, id: &Cont
 
 /// The filter for everything of the node, or of one of its pods.
 pub(crate) fn filter(options: &DockerOptions, pod: Option<&Uid>) -> HashMap<String, Vec<String>> {
-    let labels = match pod {
-        Some(pod) => of_pod(options, pod),
-        None => of_node(options),
-    };
+    let mut labels = of_node(options);
+    labels.extend(pod.map(|pod| (POD_UID.to_owned(), pod.to_string())));
     let wanted = labels.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     HashMap::from([("label".to_owned(), wanted)])
 }
@@ -97,6 +99,11 @@ pub(crate) fn container_name(sandbox: &Sandbox, id: &ContainerId) -> String {
     format!("coracle_{}_{}_{}_{}_{}", id.container, sandbox.name, sandbox.namespace, id.pod, id.instance)
 }
 
+/// The name of the container that keeps a pod's volumes in memory; it is a sandbox in all else.
+pub(crate) fn keeper_name(sandbox: &Sandbox) -> String {
+    format!("coracle_MEMORY_{}_{}_{}", sandbox.name, sandbox.namespace, sandbox.pod)
+}
+
 /// The name of a volume in memory.
 pub(crate) fn volume_name(pod: &Uid, volume: &str) -> String {
     format!("coracle_{pod}_{volume}")
@@ -120,5 +127,15 @@ mod tests {
         assert_eq!((container(&labels), pod(&labels)), (None, Some("uid".into())));
         let other = DockerOptions::new("c2", "n1", ([10, 42, 0, 0].into(), 24));
         assert!(!are_ours(&other, &labels));
+    }
+
+    #[test]
+    fn what_is_of_use_to_this_process_alone_says_so() {
+        let mut options = DockerOptions::new("c1", "n1", ([10, 42, 0, 0].into(), 24));
+        let owner = crate::owner::Owner::of_this_process().map(|owner| owner.to_string());
+        assert_eq!(of_network(&options).remove(OWNER), owner);
+        assert_eq!(of_pod(&options, &"uid".into()).remove(OWNER), owner);
+        options.state_dir = Some("/kept".into());
+        assert_eq!(of_pod(&options, &"uid".into()).remove(OWNER), None, "the next process takes it over");
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! A pod is a sandbox container that holds its namespaces and its address on the node's bridge, and containers that join it. Everything is
 //! found by its labels (`coracle.dev/...`): the containers of a runtime that was killed run on and are taken over by the next, and nothing
-//! without those labels is touched. Where there is no Engine, the runtime says so and looks for it again.
+//! without those labels is touched. What a killed process has left that nobody can take over, because it kept nothing, the next one removes.
+//! Where there is no Engine, the runtime says so and looks for it again.
 
 mod create;
 mod datagrams;
@@ -14,17 +15,21 @@ mod exec;
 mod images;
 mod labels;
 mod logs;
+mod memory;
 mod network;
 mod options;
+mod owner;
 mod pod;
 mod runtime;
 mod sandbox_image;
 mod session;
 mod shared;
 mod stats;
+mod sweep;
 mod volume;
 mod watch;
 
 pub use images::DockerImage;
+pub use network::reserve;
 pub use options::{DEFAULT_SOCKET, DockerOptions};
 pub use runtime::DockerRuntime;

@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use crate::owner::Owner;
+
 /// Where Docker Engine listens on Linux.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
@@ -32,6 +34,11 @@ impl DockerOptions {
     /// The name of the node's bridge.
     pub fn network(&self) -> String {
         format!("coracle-{}-{}", self.cluster, self.node)
+    }
+
+    /// The process that what is made is of use to: this one, where nothing is kept that another could take it over by.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        if self.state_dir.is_some() { None } else { Owner::of_this_process() }
     }
 
     /// The subnet of the node's bridge, in CIDR notation, and the bridge's own address in it.

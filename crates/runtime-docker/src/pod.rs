@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, VolumeCreateRequest};
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions, ListVolumesOptions,
     RemoveVolumeOptions, StartContainerOptions,
@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use crate::engine::{is_conflict, is_missing, pause, sentence};
 use crate::shared::{Shared, State, Tracked, lost, no_create};
 use crate::volume::Place;
-use crate::{create, images, labels, logs, network, watch};
+use crate::{create, images, labels, logs, memory, network, watch};
 
 /// What is said of a container that nobody knows of.
 const UNKNOWN: &str = "the container is not there";
@@ -223,7 +223,10 @@ impl PodWorker {
     async fn write_volume(&mut self, volume: &str, source: VolumeSource) -> Result<(), String> {
         let sandbox = self.sandbox.as_ref().ok_or("the pod has no sandbox")?;
         let place = match source {
-            VolumeSource::EmptyDir { size_limit, in_memory: true } => self.make_memory(volume, size_limit).await?,
+            VolumeSource::EmptyDir { size_limit, in_memory: true } => {
+                let docker = self.shared.engine.client()?;
+                memory::make(&self.shared, &docker, sandbox, volume, size_limit).await?
+            }
             source => {
                 let (dir, name, group) = (self.shared.pod_dir(&self.uid)?, volume.to_owned(), sandbox.fs_group);
                 blocking(move || dir.write_volume(&name, &source, group)).await?
@@ -233,34 +236,14 @@ impl PodWorker {
         Ok(())
     }
 
-    /// A volume of Docker's that the kernel keeps in memory while a container of the pod has it.
-    async fn make_memory(&self, volume: &str, size_limit: Option<u64>) -> Result<Place, String> {
-        let name = labels::volume_name(&self.uid, volume);
-        let group = self.sandbox.as_ref().and_then(|sandbox| sandbox.fs_group);
-        let mut options = vec![if group.is_some() { "mode=2777".to_owned() } else { "mode=777".to_owned() }];
-        options.extend(size_limit.map(|size| format!("size={size}")));
-        options.extend(group.map(|group| format!("gid={group}")));
-        let driver = [("type", "tmpfs".to_owned()), ("device", "tmpfs".to_owned()), ("o", options.join(","))];
-        let request = VolumeCreateRequest {
-            name: Some(name.clone()),
-            driver: Some("local".into()),
-            driver_opts: Some(driver.map(|(name, value)| (name.to_owned(), value)).into()),
-            labels: Some(labels::of_pod(&self.shared.options, &self.uid)),
-            ..VolumeCreateRequest::default()
-        };
-        let docker = self.shared.engine.client()?;
-        docker.create_volume(request).await.map_err(|error| sentence(&error))?;
-        Ok(Place::Memory(name))
-    }
-
     async fn create_container(&mut self, spec: ContainerSpec) -> Result<(), ContainerError> {
         let sandbox = self.sandbox.clone().ok_or_else(|| no_create("the pod has no sandbox"))?;
         let docker = self.shared.engine.client().map_err(no_create)?;
         // It may have ended since, with the Engine or by somebody's hand.
         let sandbox_id = self.ensure_sandbox(&docker, &sandbox).await.map_err(no_create)?;
         self.shared.set_sandbox(&self.uid, sandbox_id.clone(), sandbox.address);
-        let (dir, volumes, wanted) =
-            (self.shared.pod_dir(&self.uid).map_err(no_create)?, self.volumes.clone(), spec.clone());
+        let volumes = memory::keep(&self.shared, &docker, &sandbox, &self.volumes).await.map_err(no_create)?;
+        let (dir, wanted) = (self.shared.pod_dir(&self.uid).map_err(no_create)?, spec.clone());
         let mounts =
             blocking(move || dir.prepare(&wanted, |name| volumes.get(name).cloned())).await.map_err(no_create)?;
         let image_user = match spec.security.group {

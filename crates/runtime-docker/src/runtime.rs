@@ -16,7 +16,7 @@ use coracle_api::Uid;
 use coracle_base::Timestamp;
 use coracle_node::runtime::{
     Connecting, ContainerId, Destination, DiskUse, ExistingContainer, ImageError, OpenError, Opening, ProbeAction,
-    ProbeResult, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind, SessionSpec, StreamSpec,
+    ProbeResult, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind, SessionSpec, StorageUse, StreamSpec,
 };
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ use crate::images::{self, DockerImage};
 use crate::options::DockerOptions;
 use crate::pod::{self, PodWorker};
 use crate::shared::{Shared, State, Tracked};
-use crate::{datagrams, exec, labels, logs, network, session, stats, volume, watch as watcher};
+use crate::{datagrams, exec, labels, logs, network, session, stats, sweep, volume, watch as watcher};
 
 /// Threads for everything: the Engine does the work.
 const THREADS: usize = 2;
@@ -71,7 +71,7 @@ impl DockerRuntime {
     pub fn new(options: DockerOptions, host: Arc<dyn RuntimeHost>) -> std::io::Result<Arc<Self>> {
         let temporary = match &options.state_dir {
             Some(_) => None,
-            None => Some(tempfile::Builder::new().prefix("coracle-docker-").tempdir()?),
+            None => Some(temporary_folder(&options)?),
         };
         let state_dir = temporary.as_ref().map(tempfile::TempDir::path).or(options.state_dir.as_deref());
         let state_dir = std::path::absolute(state_dir.unwrap_or(Path::new(".")))?;
@@ -180,6 +180,15 @@ impl DockerRuntime {
     }
 }
 
+/// A folder for what is not kept, with the name of its owner in it.
+fn temporary_folder(options: &DockerOptions) -> std::io::Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix(sweep::FOLDER).tempdir()?;
+    if let Some(owner) = options.owner() {
+        std::fs::write(folder.path().join(sweep::OWNER_FILE), owner.to_string())?;
+    }
+    Ok(folder)
+}
+
 async fn work(pods: Pods, uid: Uid, mut worker: PodWorker, mut queue: mpsc::UnboundedReceiver<RuntimeCommand>) {
     while let Some(command) = queue.recv().await {
         Box::pin(worker.carry_out(command)).await;
@@ -262,11 +271,8 @@ async fn probe(
     timeout: Duration,
 ) -> ProbeResult {
     if let ProbeAction::Exec { command } = &action {
-        let Some(tracked) = shared.container(container) else {
-            return ProbeResult::Error("the container is not there".into());
-        };
         return match shared.engine.client() {
-            Ok(docker) => exec::probe(&docker, &tracked.docker, command, timeout).await,
+            Ok(docker) => exec::probe(shared, &docker, container, command, timeout).await,
             Err(why) => ProbeResult::Error(why),
         };
     }
@@ -333,7 +339,9 @@ impl Runtime for DockerRuntime {
             RuntimeCommand::MeasureStorage(pod) => self.spawn(async move {
                 let dir = shared.pod_dir(&pod);
                 let measured = tokio::task::spawn_blocking(move || dir.map(|dir| dir.used()).unwrap_or_default()).await;
-                shared.tell(RuntimeEvent::StorageMeasured { pod, used: measured.unwrap_or_default() });
+                let containers = stats::written(&shared, &pod).await;
+                let used = StorageUse { containers, ..measured.unwrap_or_default() };
+                shared.tell(RuntimeEvent::StorageMeasured { pod, used });
             }),
             RuntimeCommand::Stats => self.spawn(async move {
                 let usage = stats::usage(&shared).await;

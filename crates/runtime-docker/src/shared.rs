@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     containers: Mutex<BTreeMap<ContainerId, Tracked>>,
     /// The pods that have a sandbox, with its Docker id and the pod's address.
     sandboxes: Mutex<BTreeMap<Uid, (String, IpAddr)>>,
+    /// Commands of probes that run on after their time, by Docker's id of each.
+    lingering: Mutex<BTreeMap<ContainerId, Vec<String>>>,
     /// The agent was told what is there from before, and whether that was known or the Engine was away.
     pub(crate) told_existing: AtomicBool,
     pub(crate) saw_existing: AtomicBool,
@@ -79,6 +81,7 @@ impl Shared {
             host,
             containers: Mutex::default(),
             sandboxes: Mutex::default(),
+            lingering: Mutex::default(),
             told_existing: AtomicBool::new(false),
             saw_existing: AtomicBool::new(false),
             protects: AtomicBool::new(true),
@@ -103,6 +106,11 @@ impl Shared {
         self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The commands of probes that run on after their time.
+    pub(crate) fn lingering(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Vec<String>>> {
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A container that the agent knows of.
     pub(crate) fn container(&self, id: &ContainerId) -> Option<Tracked> {
         self.containers().get(id).cloned()
@@ -124,11 +132,13 @@ impl Shared {
 
     pub(crate) fn forget(&self, id: &ContainerId) {
         self.containers().remove(id);
+        self.lingering().remove(id);
     }
 
     /// Forgets a pod's containers.
     pub(crate) fn forget_pod(&self, pod: &Uid) {
         self.containers().retain(|id, _| id.pod != *pod);
+        self.lingering().retain(|id, _| id.pod != *pod);
         self.sandboxes().remove(pod);
     }
 

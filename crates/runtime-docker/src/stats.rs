@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bollard::Docker;
 use bollard::models::ContainerStatsResponse;
-use bollard::query_parameters::StatsOptions;
+use bollard::query_parameters::{InspectContainerOptions, StatsOptions};
+use coracle_api::Uid;
 use coracle_node::runtime::Usage;
 use futures_util::stream::{self, StreamExt as _};
 
@@ -23,6 +24,21 @@ pub(crate) async fn usage(shared: &Arc<Shared>) -> BTreeMap<String, Usage> {
         async move { Some((id.to_string(), measure(&docker, &tracked.docker).await?)) }
     });
     measured.buffer_unordered(MEASURED_AT_ONCE).filter_map(|found| async { found }).collect().await
+}
+
+/// What the containers of a pod that run have written outside of volumes, in bytes, by their names. The Engine looks through all of it.
+pub(crate) async fn written(shared: &Shared, pod: &Uid) -> BTreeMap<String, u64> {
+    let Ok(docker) = shared.engine.client() else { return BTreeMap::new() };
+    let running = shared.of_pod(pod).into_iter().filter(|(_, tracked)| tracked.state == State::Running);
+    let sized = stream::iter(running).map(|(id, tracked)| {
+        let docker = docker.clone();
+        async move {
+            let options = InspectContainerOptions { size: true };
+            let found = docker.inspect_container(&tracked.docker, Some(options)).await.ok()?;
+            Some((id.container, u64::try_from(found.size_rw?).ok()?))
+        }
+    });
+    sized.buffer_unordered(MEASURED_AT_ONCE).filter_map(|found| async { found }).collect().await
 }
 
 async fn measure(docker: &Docker, id: &str) -> Option<Usage> {

@@ -23,8 +23,8 @@ const DATA_NEXT: &str = "..data_next";
 pub(crate) enum Mounted {
     /// A path of the node.
     Path { host: PathBuf, path: String, read_only: bool, propagation: Propagation },
-    /// A volume of Docker's.
-    Volume { name: String, path: String, read_only: bool },
+    /// A volume of Docker's, or the part of it that this path in it leads to.
+    Volume { name: String, part: Option<String>, path: String, read_only: bool },
 }
 
 /// Where a volume of a pod is.
@@ -37,7 +37,24 @@ pub(crate) enum Place {
     /// A path of the node.
     Host(PathBuf),
     /// In memory: a volume of Docker's.
-    Memory(String),
+    Memory(Memory),
+}
+
+impl Place {
+    /// The volume of Docker's that it is.
+    pub(crate) fn memory(&self) -> Option<&Memory> {
+        if let Self::Memory(memory) = self { Some(memory) } else { None }
+    }
+}
+
+/// A volume of Docker's in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) name: String,
+    /// Where the Engine has it mounted, where this process sees that.
+    pub(crate) folder: Option<PathBuf>,
+    /// The Engine mounts parts of volumes.
+    pub(crate) has_parts: bool,
 }
 
 /// The folder of a pod.
@@ -66,7 +83,7 @@ impl PodDir {
         }
     }
 
-    /// What the pod has in its volumes. What containers wrote elsewhere is Docker's, which counts it for no container alone.
+    /// What the pod has in its volumes; what containers wrote elsewhere is Docker's.
     pub(crate) fn used(&self) -> StorageUse {
         let volumes = fs::read_dir(self.0.join("volumes")).into_iter().flatten().flatten();
         let size =
@@ -163,12 +180,7 @@ impl PodDir {
 /// A mount, with its `subPath` followed.
 fn resolve(mount: &Mount, place: Place) -> Result<Mounted, String> {
     let (host, given) = match place {
-        Place::Memory(name) => {
-            if mount.sub_path.is_some() {
-                return Err(format!("subPath of the volume {:?} in memory is not supported", mount.volume));
-            }
-            return Ok(Mounted::Volume { name, path: mount.path.clone(), read_only: mount.read_only });
-        }
+        Place::Memory(memory) => return resolve_memory(mount, memory),
         Place::Folder(path) | Place::Host(path) => (path, false),
         Place::Given(path) => (path, true),
     };
@@ -178,6 +190,30 @@ fn resolve(mount: &Mount, place: Place) -> Result<Mounted, String> {
     };
     let (path, propagation) = (mount.path.clone(), mount.propagation);
     Ok(Mounted::Path { host, path, read_only: mount.read_only || given, propagation })
+}
+
+/// The same for a volume in memory.
+fn resolve_memory(mount: &Mount, memory: Memory) -> Result<Mounted, String> {
+    // Docker takes nothing less for what lies in its own folder.
+    let propagation = match mount.propagation {
+        Propagation::None => Propagation::HostToContainer,
+        more => more,
+    };
+    let (path, read_only) = (mount.path.clone(), mount.read_only);
+    let Some(sub_path) = &mount.sub_path else {
+        return Ok(Mounted::Volume { name: memory.name, part: None, path, read_only });
+    };
+    match memory.folder {
+        Some(folder) => Ok(Mounted::Path { host: inside(&folder, sub_path, false)?, path, read_only, propagation }),
+        None if memory.has_parts => {
+            let part = Some(relative(sub_path)?.to_string_lossy().into_owned());
+            Ok(Mounted::Volume { name: memory.name, part, path, read_only })
+        }
+        None => Err(format!(
+            "subPath of the volume {:?} in memory takes Docker Engine 26 or later, or a node that runs as root beside its Engine",
+            mount.volume
+        )),
+    }
 }
 
 /// A path inside a volume, made as a folder where it is missing. Containers may have put links there: it has to lie inside all the same.

@@ -16,8 +16,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::watch;
 
 use crate::engine::{is_missing, pause, sentence};
-use crate::labels;
 use crate::shared::{Shared, State, lost};
+use crate::{labels, sweep};
 
 /// How long the end of a container waits for the rest of its output to be read.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
@@ -27,6 +27,7 @@ const REMOVED: &str = "the container was removed from Docker by somebody else";
 /// Keeps the connection, and tells what happens, until the runtime goes. `looked` is told once the Engine was looked for.
 pub(crate) async fn keep(shared: Arc<Shared>, looked: watch::Sender<bool>) {
     let mut told: Option<Result<String, String>> = None;
+    let mut swept = false;
     loop {
         let connected = shared.engine.connect().await;
         let health = connected.as_ref().map(|(_, version)| version.clone()).map_err(Clone::clone);
@@ -37,6 +38,10 @@ pub(crate) async fn keep(shared: Arc<Shared>, looked: watch::Sender<bool>) {
         if let Ok((docker, _)) = connected {
             *shared.network_ready.lock().await = false;
             looked.send_replace(true);
+            if !std::mem::replace(&mut swept, true) {
+                let docker = docker.clone();
+                tokio::spawn(async move { sweep::abandoned(&docker).await });
+            }
             follow(&shared, &docker).await;
             shared.engine.lost(format!("Docker Engine at {} has gone away", shared.engine.socket()));
         }

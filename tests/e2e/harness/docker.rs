@@ -2,8 +2,9 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
+use super::eventually;
 use super::kubectl::{Ran, finish};
 
 /// The image of the tests: busybox with its applets. Nothing can be pulled.
@@ -21,7 +22,7 @@ const APPLETS: [&str; 16] = [
 pub(crate) struct Docker {
     /// The name that the test's node has to have.
     pub(crate) node: String,
-    host: &'static str,
+    host: String,
 }
 
 /// The machine's Engine.
@@ -36,17 +37,40 @@ impl Docker {
             let _ = writeln!(std::io::stderr(), "skipped: {missing}");
             return None;
         }
-        let docker = Self { node: format!("docker-{}", std::process::id()), host: HOST };
+        Some(Self::at(HOST, ""))
+    }
+
+    /// An Engine for a node with this at the end of its name.
+    #[track_caller]
+    pub(crate) fn at(host: &str, suffix: &str) -> Self {
+        let docker = Self { node: format!("docker-{}{suffix}", std::process::id()), host: host.to_owned() };
         docker.image(IMAGE, "exec sleep 1000000");
-        Some(docker)
+        docker
+    }
+
+    /// The same Engine for another node.
+    #[track_caller]
+    pub(crate) fn beside(&self, suffix: &str) -> Self {
+        Self::at(&self.host, suffix)
+    }
+
+    /// The Engine's socket.
+    pub(crate) fn socket(&self) -> &str {
+        self.host.trim_start_matches("unix://")
+    }
+
+    /// Makes an image of the tests' file system with a program of this workspace, which it runs.
+    #[track_caller]
+    pub(crate) fn tool(&self, name: &str, program: &str) {
+        import(&self.host, name, "exit 0", Some(Path::new(program)));
     }
 
     /// The Engine for three machines, each with a node of its own there.
     #[track_caller]
     pub(crate) fn three() -> Option<[Self; 3]> {
         let first = Self::new()?;
-        let (host, process) = (first.host, std::process::id());
-        let of = |machine: u32| Self { node: format!("docker-{process}-{machine}"), host };
+        let process = std::process::id();
+        let of = |machine: u32| Self { node: format!("docker-{process}-{machine}"), host: first.host.clone() };
         Some([1, 2, 3].map(of))
     }
 
@@ -67,21 +91,21 @@ impl Docker {
             copy(Path::new(library), library);
         }
         std::fs::create_dir_all(folder.path().join("etc")).expect("a folder is made");
-        pack(self.host, folder.path(), name, &["CMD [\"/bin/program\"]", &format!("ENV {variable}")]);
+        pack(&self.host, folder.path(), name, &["CMD [\"/bin/program\"]", &format!("ENV {variable}")]);
     }
 
     /// Makes an image of the tests' file system that runs a script, unless there is one of this name.
     #[track_caller]
     pub(crate) fn image(&self, name: &str, script: &str) {
         if self.run(&["image", "inspect", name]).code != Some(0) {
-            import(self.host, name, script);
+            import(&self.host, name, script, None);
         }
     }
 
     /// Runs the Docker client.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new("docker");
-        command.args(["-H", self.host]).args(arguments);
+        command.args(["-H", &self.host]).args(arguments);
         finish(command)
     }
 
@@ -158,7 +182,7 @@ fn busybox() -> Option<&'static str> {
 
 /// Makes the image: a folder with the program and its names, taken in as a file system.
 #[track_caller]
-fn import(engine: &str, name: &str, script: &str) {
+fn import(engine: &str, name: &str, script: &str, program: Option<&Path>) {
     let folder = tempfile::tempdir().expect("there is room for a temporary directory");
     let bin = folder.path().join("bin");
     for made in ["bin", "tmp", "etc"] {
@@ -167,6 +191,9 @@ fn import(engine: &str, name: &str, script: &str) {
     std::fs::copy(busybox().expect("it was looked for"), bin.join("busybox")).expect("the program is copied");
     for applet in APPLETS {
         std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link is made");
+    }
+    if let Some(program) = program {
+        add(folder.path(), program);
     }
     pack(engine, folder.path(), name, &[&format!("CMD [\"/bin/sh\", \"-c\", \"{script}\"]"), "ENV PATH=/bin"]);
 }
@@ -189,4 +216,145 @@ fn pack(engine: &str, folder: &Path, name: &str, changes: &[&str]) {
         .status();
     assert!(imported.is_ok_and(|status| status.success()), "the image of the tests is imported");
     assert!(tar.wait().is_ok_and(|status| status.success()), "the image of the tests is packed");
+}
+
+/// Adds a program with its libraries to a file system, away from where busybox would find them: it is linked with others.
+#[track_caller]
+fn add(root: &Path, program: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let opt = root.join("opt");
+    std::fs::create_dir(&opt).expect("a folder is made");
+    let name = program.file_name().expect("it has a name").to_string_lossy();
+    std::fs::copy(program, opt.join(&*name)).expect("the program is copied");
+    let mut loader = String::new();
+    for library in libraries(program) {
+        let (_, file) = library.rsplit_once('/').expect("it is a path");
+        std::fs::copy(&library, opt.join(file)).expect("a library is copied");
+        if file.starts_with("ld-") {
+            file.clone_into(&mut loader);
+        }
+    }
+    let starter = root.join("bin").join(&*name);
+    let script = format!("#!/bin/sh\nexec /opt/{loader} --library-path /opt /opt/{name} \"$@\"\n");
+    std::fs::write(&starter, script).expect("a script is written");
+    std::fs::set_permissions(&starter, std::fs::Permissions::from_mode(0o755)).expect("it may run");
+}
+
+/// The libraries that a program is loaded with, its loader among them.
+#[track_caller]
+fn libraries(program: &Path) -> Vec<String> {
+    let mut command = Command::new("ldd");
+    command.arg(program);
+    let printed = finish(command).ok();
+    let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned);
+    printed.lines().filter_map(path).collect()
+}
+
+/// A Docker Engine of the test's own, apart from the machine's in all it has; it ends with the value.
+pub(crate) struct Engine {
+    folder: tempfile::TempDir,
+    namespace: Option<String>,
+    process: Option<Child>,
+}
+
+impl Engine {
+    /// In a network namespace, or in one of its own, where only it reaches its containers; `None`, and a word about it, where none can run.
+    #[track_caller]
+    pub(crate) fn new(namespace: Option<&str>) -> Option<Self> {
+        let root = finish(command("id", &["-u"])).stdout.trim() == "0";
+        if missing().is_some() || !root || finish(command("dockerd", &["--version"])).code != Some(0) {
+            assert!(
+                std::env::var_os("CI").is_none() || !root,
+                "there can be no Docker Engine of a test's own, and CI is set"
+            );
+            let _ = writeln!(std::io::stderr(), "skipped: a Docker Engine of the test's own needs root and dockerd");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("there is room for a temporary directory");
+        std::fs::write(folder.path().join("daemon.json"), "{}").expect("a file is written");
+        let mut engine = Self { folder, namespace: namespace.map(str::to_owned), process: None };
+        engine.start();
+        Some(engine)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_string_lossy().into_owned()
+    }
+
+    /// Its address, as `docker -H` takes it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.path("docker.sock"))
+    }
+
+    fn answers(&self) -> bool {
+        finish(command("docker", &["-H", &self.host(), "version"])).code == Some(0)
+    }
+
+    /// Starts it (again), and waits until it answers.
+    #[track_caller]
+    pub(crate) fn start(&mut self) {
+        let driver = finish(command("docker", &["-H", HOST, "info", "--format", "{{.Driver}}"])).ok();
+        let mut dockerd = match &self.namespace {
+            // Not `ip netns exec`: that hides the control groups.
+            Some(name) => command("nsenter", &[&format!("--net=/run/netns/{name}"), "dockerd"]),
+            // Not this machine's: an Engine without a bridge of its own removes the one that it finds.
+            None => command("unshare", &["--net", "dockerd"]),
+        };
+        for (option, value) in [
+            ("--config-file", self.path("daemon.json")),
+            ("--data-root", self.path("data")),
+            ("--exec-root", self.path("exec")),
+            ("--pidfile", self.path("pid")),
+            ("--host", self.host()),
+            ("--storage-driver", driver.trim().to_owned()),
+            ("--bridge", "none".to_owned()),
+            ("--shutdown-timeout", "3".to_owned()),
+        ] {
+            dockerd.args([option, &value]);
+        }
+        let log = std::fs::File::create(self.path("log")).expect("a file for the log is made");
+        let errors = log.try_clone().expect("a file can be shared");
+        self.process = Some(dockerd.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("it starts"));
+        eventually("the test's own Engine answers", || {
+            if self.answers() { Ok(()) } else { Err(std::fs::read_to_string(self.path("log")).unwrap_or_default()) }
+        });
+    }
+
+    /// Ends it with this signal and waits until it has ended: `TERM` ends its containers, too, `KILL` leaves them running.
+    #[track_caller]
+    pub(crate) fn stop(&mut self, signal: &str) {
+        let mut process = self.process.take().expect("it runs");
+        finish(command("kill", &[&format!("-{signal}"), &process.id().to_string()])).ok();
+        eventually("the test's own Engine has ended", || match process.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(other),
+        });
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // What a killed one has left ends in order only with one that runs.
+        if self.process.is_none() && !std::thread::panicking() {
+            self.start();
+        }
+        if self.process.is_some() {
+            self.stop("TERM");
+        }
+        if let Ok(pid) = std::fs::read_to_string(self.path("exec/containerd/containerd.pid")) {
+            finish(command("kill", &["-KILL", pid.trim()]));
+        }
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let own = self.folder.path().to_string_lossy().into_owned();
+        for mounted in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|path| path.starts_with(&own)) {
+            finish(command("umount", &["-l", mounted]));
+        }
+    }
+}
+
+fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
 }

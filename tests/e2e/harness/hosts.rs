@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Cluster, Ran, finish, is_installed};
@@ -35,7 +35,7 @@ impl Hosts {
         ip(&["-n", hub, "link", "add", "hub", "type", "bridge"]);
         ip(&["-n", hub, "link", "set", "hub", "up"]);
         ip(&["-n", hub, "link", "set", "lo", "up"]);
-        ip(&["-n", hub, "addr", "add", "10.77.0.254/24", "dev", "hub"]);
+        ip(&["-n", hub, "addr", "add", &format!("{}/24", Self::HUB), "dev", "hub"]);
         for (host, name) in hosts.names.iter().enumerate() {
             let cable = cable(host);
             ip(&["netns", "add", name]);
@@ -46,6 +46,20 @@ impl Hosts {
             ip(&["-n", name, "addr", "add", &format!("{}/24", Self::address(host)), "dev", "eth0"]);
         }
         Some(hosts)
+    }
+
+    /// The address of what joins the hosts.
+    pub(crate) const HUB: &str = "10.77.0.254";
+
+    /// A web server with an empty page on what joins the hosts; it ends with the value.
+    #[track_caller]
+    pub(crate) fn serve_on_hub(&self, port: u16) -> Server {
+        let folder = tempfile::tempdir().expect("there is room for a temporary directory");
+        std::fs::write(folder.path().join("index.html"), "outside\n").expect("a file is written");
+        let mut httpd = Command::new("busybox");
+        httpd.args(["httpd", "-f", "-p", &port.to_string(), "-h"]).arg(folder.path());
+        let process = within(&self.hub, &httpd).stdin(Stdio::null()).spawn().expect("it starts");
+        Server { process, _folder: folder }
     }
 
     /// The address that a host has at first.
@@ -109,6 +123,19 @@ impl Hosts {
         let mut rule = Command::new("iptables");
         rule.args(["-A", "INPUT", "-s", &Self::address(to), "-j", "DROP"]);
         finish(within(&self.names[host], &rule)).ok();
+    }
+}
+
+/// A server that a test has started.
+pub(crate) struct Server {
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

@@ -3,8 +3,8 @@
 //! A pod that no policy selects takes and opens any connection; one that a policy selects only what a rule of any such policy allows. What
 //! comes from a node itself is always let in, as in Kubernetes.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use coracle_api::resources::{NAMESPACES, NETWORK_POLICIES, NODES, PODS};
@@ -227,6 +227,11 @@ impl Asked<'_> {
         })
     }
 
+    /// Whether a peer is pods, this one among them.
+    fn is_selected_by(&self, peer: &Peer, namespace: &str, pod: &Object) -> bool {
+        peer.ip_block.is_none() && self.is_selected(peer, namespace, pod)
+    }
+
     fn is_selected(&self, peer: &Peer, namespace: &str, pod: &Object) -> bool {
         let own = &pod.key().namespace;
         let in_namespace = match &peer.namespace_selector {
@@ -238,6 +243,94 @@ impl Asked<'_> {
         };
         in_namespace && peer.pod_selector.as_ref().is_none_or(|selector| selects(selector, &pod.metadata().labels))
     }
+}
+
+/// What a rule lets through, in numbers: from or to these addresses, at these ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Opening {
+    /// Single addresses, and ranges with what is left out of them; `None`: any.
+    pub(crate) peers: Option<(BTreeSet<Ipv4Addr>, Vec<Except>)>,
+    /// First and last ports; `None`: any, of any protocol.
+    pub(crate) ports: Option<Vec<(Protocol, u16, u16)>>,
+}
+
+/// A range in CIDR notation, without these ranges.
+pub(crate) type Except = (String, Vec<String>);
+
+/// What may come in (`ingress`) or go out (`egress`) of a pod; `None`: no policy is about that, and everything may.
+pub(crate) fn openings(view: &View, pod: &Arc<Object>, direction: &str) -> Option<Vec<Opening>> {
+    let value = view.decode::<Value>(pod)?;
+    let own = Seen { object: pod, value };
+    let (mut openings, mut any) = (Vec::new(), false);
+    for (key, policy) in policies(view, pod, direction) {
+        any = true;
+        let rules = if direction == "ingress" { &policy.spec.ingress } else { &policy.spec.egress };
+        for rule in rules.iter().flatten() {
+            open(view, rule, &key.namespace, (direction == "ingress").then_some(&own), &mut openings);
+        }
+    }
+    any.then_some(openings)
+}
+
+/// The openings of a rule. Names of ports are `target`'s, or each peer's own.
+fn open(view: &View, rule: &Rule, namespace: &str, target: Option<&Seen<'_>>, openings: &mut Vec<Opening>) {
+    let asked = Asked { view, target: None, port: 0, protocol: Protocol::Tcp };
+    let selectors: Vec<&Peer> = rule.from.iter().flatten().collect();
+    let is_meant = |pod: &Seen<'_>| selectors.iter().any(|peer| asked.is_selected_by(peer, namespace, pod.object));
+    let pods: Vec<Seen<'_>> =
+        if selectors.is_empty() { Vec::new() } else { with_addresses(view).filter(is_meant).collect() };
+    let blocks = selectors.iter().filter_map(|peer| peer.ip_block.as_ref());
+    let blocks = blocks.map(|block| (block.cidr.clone(), block.except.clone().unwrap_or_default())).collect();
+    let address = |pod: &Seen<'_>| pod.address().and_then(|address| address.to_string().parse::<Ipv4Addr>().ok());
+    let peers = (!selectors.is_empty()).then(|| (pods.iter().filter_map(address).collect(), blocks));
+    let Some(ports) = rule.ports.as_ref().filter(|ports| !ports.is_empty()) else {
+        openings.push(Opening { peers, ports: None });
+        return;
+    };
+    let mut numbers = Vec::new();
+    for port in ports {
+        let Some(protocol) = protocol_of(port.protocol.as_deref()) else { continue };
+        match (&port.port, target) {
+            (None, _) => numbers.push((protocol, 0, u16::MAX)),
+            (Some(Value::String(name)), Some(target)) => {
+                numbers.extend(target.port(name, protocol).map(|port| (protocol, port, port)));
+            }
+            (Some(Value::String(name)), None) => openings.extend(pods.iter().filter_map(|pod| {
+                let (address, port) = (address(pod)?, pod.port(name, protocol)?);
+                let peers = Some((BTreeSet::from([address]), Vec::new()));
+                Some(Opening { peers, ports: Some(vec![(protocol, port, port)]) })
+            })),
+            (Some(number), _) => {
+                let first = number.as_u64().and_then(|number| u16::try_from(number).ok());
+                numbers.extend(first.map(|first| (protocol, first, port.end_port.unwrap_or(first))));
+            }
+        }
+    }
+    if !numbers.is_empty() {
+        openings.push(Opening { peers, ports: Some(numbers) });
+    }
+}
+
+/// The pods that have an address of their own.
+fn with_addresses(view: &View) -> impl Iterator<Item = Seen<'_>> {
+    let all = view.list(&PODS, None).filter_map(|object| Some(Seen { object, value: view.decode::<Value>(object)? }));
+    all.filter(|pod| {
+        let ended = matches!(pod.value["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        !ended && pod.value["spec"]["hostNetwork"] != true && pod.address().is_some()
+    })
+}
+
+/// The pods with an address of their own in one of these ranges.
+pub(crate) fn pods_in<'a>(
+    view: &'a View,
+    is_in: impl Fn(IpAddr) -> bool + 'a,
+) -> impl Iterator<Item = (&'a Arc<Object>, IpAddr)> {
+    with_addresses(view).filter_map(move |pod| Some((pod.object, pod.address().filter(|address| is_in(*address))?)))
+}
+
+/// The policies that are about a pod.
+pub(crate) fn about<'a>(view: &'a View, pod: &'a Arc<Object>) -> impl Iterator<Item = &'a ObjectKey> + 'a {
+    ["ingress", "egress"].into_iter().flat_map(move |direction| policies(view, pod, direction).map(|(key, _)| key))
 }
 
 fn has_address(block: &Block, address: IpAddr) -> bool {

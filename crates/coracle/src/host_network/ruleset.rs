@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::fences::{self, Fence};
+
 /// The table that is ours.
 pub(crate) const TABLE: &str = "coracle";
 /// Before Docker's own chains, which stand at these priorities.
@@ -58,6 +60,10 @@ pub(crate) struct Plan {
     pub(crate) external: Vec<(Ipv4Addr, u16)>,
     /// The ranges of containers on this host, whose addresses lead to them without us.
     pub(crate) bridges: Vec<Range>,
+    /// The ranges of containers of other clusters on this host: none of ours, and led nowhere.
+    pub(crate) neighbours: Vec<Range>,
+    /// What containers may do among themselves and with the outside.
+    pub(crate) fences: Vec<Fence>,
     /// The port of this process that takes connections.
     pub(crate) tcp: u16,
     /// The port of this process that takes datagrams for any address.
@@ -72,6 +78,7 @@ pub(crate) fn ruleset(plan: &Plan) -> String {
     let cluster = join(&plan.cluster);
     set(&mut text, "cluster", "ipv4_addr", "interval", &cluster);
     set(&mut text, "bridges", "ipv4_addr", "interval", &join(&plan.bridges));
+    set(&mut text, "neighbours", "ipv4_addr", "interval", &join(&plan.neighbours));
     let gateways: Vec<Ipv4Addr> = plan.bridges.iter().map(|bridge| bridge.gateway()).collect();
     set(&mut text, "gateways", "ipv4_addr", "", &join(&gateways));
     let external: Vec<String> = plan.external.iter().map(|(address, port)| format!("{address} . {port}")).collect();
@@ -93,12 +100,14 @@ pub(crate) fn ruleset(plan: &Plan) -> String {
         for bridge in &plan.bridges {
             let _ = writeln!(text, "    ip saddr {bridge} ip daddr {bridge} return");
         }
+        let _ = writeln!(text, "    ip daddr @neighbours return");
         let _ = writeln!(text, "    {from_container} ip daddr @cluster meta l4proto tcp redirect to :{}", plan.tcp);
         let _ = writeln!(text, "    {from_container} ip daddr . tcp dport @external redirect to :{}", plan.tcp);
     });
     chain(&mut text, "host", &format!("type nat hook output priority {NAT_OUTPUT}"), |text| {
         let _ = writeln!(text, "    {to_own}");
         let _ = writeln!(text, "    ip daddr @bridges return");
+        let _ = writeln!(text, "    ip daddr @neighbours return");
         let _ = writeln!(text, "    ip daddr @cluster meta l4proto tcp redirect to :{}", plan.tcp);
         let _ = writeln!(text, "    ip daddr . tcp dport @external redirect to :{}", plan.tcp);
     });
@@ -108,10 +117,12 @@ pub(crate) fn ruleset(plan: &Plan) -> String {
         for bridge in &plan.bridges {
             let _ = writeln!(text, "    ip saddr {bridge} ip daddr {bridge} return");
         }
+        let _ = writeln!(text, "    ip daddr @neighbours return");
         let _ = writeln!(text, "    {from_container} ip daddr @cluster meta l4proto udp {take}");
         let _ = writeln!(text, "    iifname \"lo\" ip daddr @bridges return");
         let _ = writeln!(text, "    iifname \"lo\" ip saddr != @cluster ip daddr @cluster meta l4proto udp {take}");
     });
+    fences::write(&mut text, &plan.fences);
     text.push_str("}\n");
     text
 }
@@ -147,6 +158,8 @@ mod tests {
             cluster: vec![range("10.42.0.0/16"), range("10.43.0.0/16")],
             external: vec![(Ipv4Addr::new(192, 0, 2, 7), 80)],
             bridges: vec![range("10.42.1.0/24").lower_half()],
+            neighbours: vec![range("10.42.7.0/25")],
+            fences: Vec::new(),
             tcp: 4001,
             udp: 4002,
             datagrams: vec![((Ipv4Addr::new(10, 43, 0, 10), 53), 4003)],
@@ -162,6 +175,11 @@ mod tests {
             text.contains("set bridges { type ipv4_addr; flags interval; elements = { 10.42.1.0/25 }; }"),
             "{text}"
         );
+        assert!(
+            text.contains("set neighbours { type ipv4_addr; flags interval; elements = { 10.42.7.0/25 }; }"),
+            "{text}"
+        );
+        assert_eq!(text.matches("ip daddr @neighbours return").count(), 3, "{text}");
         assert!(text.contains("set gateways { type ipv4_addr; elements = { 10.42.1.1 }; }"), "{text}");
         assert!(text.contains("ip saddr 10.42.1.0/25 ip daddr 10.42.1.0/25 return"), "{text}");
         assert!(text.contains("elements = { 10.43.0.10 . 53 : 4003 };"), "{text}");

@@ -14,6 +14,8 @@ use super::ruleset::{Range, TABLE};
 
 /// The protocol number that our routes have, by which they are told from others' (none of `/etc/iproute2/rt_protos`).
 const ROUTE_PROTOCOL: &str = "67";
+/// What the names of nodes' bridges begin with; their first address follows in eight hexadecimal digits (`runtime-docker`).
+const BRIDGE: &str = "coracle";
 /// The capability to change the network (`CAP_NET_ADMIN` of `capability.h`).
 const CAP_NET_ADMIN: u32 = 12;
 
@@ -98,6 +100,19 @@ pub(super) fn foreign_route(routes: &[Value], ranges: &[Range], bridges: &[Range
     Some(format!("{} dev {}", route["dst"].as_str().unwrap_or_default(), route["dev"].as_str().unwrap_or("?")))
 }
 
+/// The ranges of bridges on this host that are another cluster's of ours: their names say so, and all their addresses are behind them.
+pub(super) fn neighbours(routes: &[Value], own: &[Range]) -> Vec<Range> {
+    let is_bridge = |route: &&Value| {
+        let name = route["dev"].as_str().and_then(|name| name.strip_prefix(BRIDGE)).unwrap_or_default();
+        name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let mut ranges: Vec<Range> = routes.iter().filter(is_bridge).filter_map(to).collect();
+    ranges.retain(|range| !own.contains(range));
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
+}
+
 fn is_ours(route: &Value) -> bool {
     route["protocol"] == ROUTE_PROTOCOL && route["dev"] == "lo"
 }
@@ -130,5 +145,21 @@ mod tests {
         let other = [json!({"dst": "10.42.0.0/24", "dev": "cni0"})];
         assert_eq!(foreign(&other), Some("10.42.0.0/24 dev cni0".into()));
         assert_eq!(foreign(&[json!({"dst": "10.43.0.7", "dev": "eth1"})]), Some("10.43.0.7 dev eth1".into()));
+    }
+
+    #[test]
+    fn the_bridges_of_other_clusters_of_this_host_are_known_by_their_names() {
+        let range = |text: &str| Range::parse(text).unwrap();
+        let route = |range: &str, device: &str| json!({"dst": range, "dev": device, "protocol": "kernel"});
+        let routes = [
+            route("10.42.1.0/25", "coracle0a2a0100"),
+            route("10.42.2.0/25", "coracle0a2a0200"),
+            route("10.42.3.0/25", "coracle-veth"),
+            route("10.42.4.0/25", "docker0"),
+        ];
+        assert_eq!(neighbours(&routes, &[range("10.42.1.0/25")]), [range("10.42.2.0/25")]);
+        let known = [range("10.42.1.0/25"), range("10.42.2.0/25")];
+        let foreign = foreign_route(&routes[..2], &[range("10.42.0.0/16")], &known);
+        assert_eq!(foreign, None, "they are in nobody's way");
     }
 }

@@ -164,6 +164,18 @@ impl Routes {
             let target = target(backend);
             self.fallback.get_or_insert(target);
         }
+        let paths = || spec.rules.iter().flatten().filter_map(|rule| rule.http.as_ref()?.paths.as_ref()).flatten();
+        let mut expressions = Vec::new();
+        for rule in paths().filter(|rule| !matches!(rule.path_type.as_deref(), Some("Exact" | "Prefix"))) {
+            // Other controllers read these as regular expressions; who moves here should hear that this one does not.
+            let path = rule.path.as_deref().unwrap_or_default();
+            if path.contains(['(', ')', '[', ']', '{', '}', '*', '+', '?', '|', '^', '$', '\\']) {
+                let message = format!(
+                    "path {path:?} is taken as a prefix, letter by letter: there are no regular expressions here"
+                );
+                expressions.push(("PathIsNoExpression", message));
+            }
+        }
         for rule in spec.rules.iter().flatten() {
             let host = rule.host.clone().unwrap_or_default().to_lowercase();
             let routes = self.hosts.entry(host).or_default();
@@ -174,6 +186,7 @@ impl Routes {
                 target: target(&rule.backend),
             }));
         }
+        faults.append(&mut expressions);
         for tls in spec.tls.iter().flatten() {
             let Some(name) = tls.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
             let secret = ObjectKey::new(SECRETS, &ingress.namespace, name);

@@ -113,3 +113,35 @@ fn a_host_path_has_to_be_what_the_pod_says() {
     assert!(host_path(&dir.path().join("made"), "DirectoryOrCreate").is_ok());
     assert!(dir.path().join("made").is_dir());
 }
+
+#[test]
+fn a_part_of_a_volume_in_memory_is_found_where_the_engine_has_it_or_left_to_the_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().canonicalize().unwrap();
+    let memory = |folder, has_parts| Place::Memory(Memory { name: "v".into(), folder, has_parts });
+    let whole = resolve(&mount("m", None), memory(Some(folder.clone()), true)).unwrap();
+    let volume = |part: Option<&str>| Mounted::Volume {
+        name: "v".into(),
+        part: part.map(str::to_owned),
+        path: "/mnt".into(),
+        read_only: false,
+    };
+    assert_eq!(whole, volume(None));
+    let part = resolve(&mount("m", Some("a/b")), memory(Some(folder.clone()), true)).unwrap();
+    let host = folder.join("a/b");
+    assert!(host.is_dir());
+    let (path, propagation) = ("/mnt".to_owned(), Propagation::HostToContainer);
+    assert_eq!(
+        part,
+        Mounted::Path { host, path, read_only: false, propagation },
+        "less is refused in Docker's own folder"
+    );
+    symlink("/etc", folder.join("out")).unwrap();
+    for wrong in ["out", "../x"] {
+        assert!(resolve(&mount("m", Some(wrong)), memory(Some(folder.clone()), true)).is_err(), "{wrong}");
+    }
+    assert_eq!(resolve(&mount("m", Some("a/b")), memory(None, true)).unwrap(), volume(Some("a/b")));
+    assert!(resolve(&mount("m", Some("../b")), memory(None, true)).is_err());
+    let refused = resolve(&mount("m", Some("a")), memory(None, false)).unwrap_err();
+    assert!(refused.contains("\"m\"") && refused.contains("Docker Engine 26"), "{refused}");
+}

@@ -196,3 +196,31 @@ fn ranges_are_of_both_versions() {
         assert_eq!(is_within(range, address.parse().unwrap()), expected, "{range} {address}");
     }
 }
+
+#[test]
+fn the_rules_of_policies_are_addresses_and_ports() {
+    let spec = json!({"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress", "Egress"],
+        "ingress": [
+            {"from": [{"podSelector": {"matchLabels": {"app": "web"}}}, {"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.7/32"]}}],
+             "ports": [{"port": "http"}, {"port": 80, "endPort": 90}, {"protocol": "UDP"}]},
+        ],
+        "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"name": "other"}}}], "ports": [{"port": "http"}]}, {}]});
+    let view = world(&[spec]);
+    let pod = |uid: &str| view.by_uid(&Uid::from(uid)).unwrap();
+    let address = |last: u8| Ipv4Addr::new(10, 42, 0, last);
+    let open = Opening {
+        peers: Some((BTreeSet::from([address(1)]), vec![("192.0.2.0/24".into(), vec!["192.0.2.7/32".into()])])),
+        ports: Some(vec![(Protocol::Tcp, 3000, 3000), (Protocol::Tcp, 80, 90), (Protocol::Udp, 0, u16::MAX)]),
+    };
+    assert_eq!(openings(&view, pod("shop-db"), "ingress"), Some(vec![open]));
+    let named = Opening {
+        peers: Some((BTreeSet::from([address(3)]), Vec::new())),
+        ports: Some(vec![(Protocol::Tcp, 3000, 3000)]),
+    };
+    assert_eq!(openings(&view, pod("shop-db"), "egress"), Some(vec![named, Opening::default()]));
+    assert_eq!(openings(&view, pod("shop-web"), "ingress"), None);
+    assert_eq!(about(&view, pod("shop-db")).count(), 2);
+    let here: Vec<IpAddr> =
+        pods_in(&view, |address| address != IpAddr::from([10, 42, 0, 3])).map(|(_, at)| at).collect();
+    assert_eq!(here, [IpAddr::V4(address(2)), address(1).into()], "those of the host's network are the host");
+}

@@ -110,3 +110,15 @@ fn what_is_missing_is_named() {
     assert_eq!(secret("p.example"), Some("cert"), "who names no host means those of the rules");
     assert_eq!(secret("other.example"), None);
 }
+
+#[test]
+fn a_path_that_looks_like_an_expression_is_a_prefix_and_its_ingress_is_told_so() {
+    let spec = json!({"ingressClassName": "coracle", "rules": [
+        rule("h.example", &[("/(a|b", "ImplementationSpecific", "a"), ("/plain", "ImplementationSpecific", "a"), ("/c(d", "Exact", "a")]),
+    ]});
+    let routes = routes(&[ingress("i", "00", spec)]);
+    check(&routes, "h.example", "/(a|b/c", Some("a"));
+    check(&routes, "h.example", "/a", None);
+    let told: Vec<&str> = routes.faults.iter().map(|fault| fault.message.as_str()).collect();
+    assert_eq!(told, ["path \"/(a|b\" is taken as a prefix, letter by letter: there are no regular expressions here"]);
+}
