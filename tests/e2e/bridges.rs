@@ -149,7 +149,8 @@ fn containers_of_two_hosts_reach_services_and_pods_and_policies_hold_on_their_br
 
 fn services_and_pods_are_reached(world: &World, service: &str, far: &str) {
     world.answers("friend", "far", &format!("{service}:80"), &format!("{service}:53053"));
-    world.answers("friend", "far", &format!("{far}:8080"), &format!("{far}:9053"));
+    let pod = format!("{far}:8080");
+    eventually("a pod of another host is reached by its own address", || world.page("friend", &pod));
     let page = world.page("friend", "far.default.svc.cluster.local").expect("its name leads there");
     assert_eq!(page, "far\n");
     // From the machine: by the Service's address, by a node port of either host.
@@ -169,9 +170,10 @@ fn services_and_pods_are_reached(world: &World, service: &str, far: &str) {
 
 fn policies_hold_on_the_bridge(world: &World, near: &str, far: &str) {
     let (tcp, udp) = (format!("{near}:8080"), format!("{near}:9053"));
-    for pod in ["friend", "stranger", "far"] {
+    for pod in ["friend", "stranger"] {
         world.answers(pod, "near", &tcp, &udp);
     }
+    eventually("a pod of another host reaches it", || world.page("far", &tcp));
     world.apply(
         "
 apiVersion: networking.k8s.io/v1
@@ -185,9 +187,11 @@ spec:
     ports: [{port: 8080}, {port: 9053, protocol: UDP}]
 ",
     );
-    for pod in ["stranger", "far"] {
-        world.is_refused(pod, &tcp, &udp);
-    }
+    world.is_refused("stranger", &tcp, &udp);
+    eventually("nor does a pod of another host", || match world.page("far", &tcp) {
+        Ok(page) => Err(page),
+        Err(_) => Ok(()),
+    });
     world.answers("friend", "near", &tcp, &udp);
     // To the outside: a server on what joins the hosts, which is none of them.
     let _outside = world.hosts.serve_on_hub(9099);
@@ -210,7 +214,8 @@ spec:
         Ok(page) => Err(page),
         Err(_) => Ok(()),
     });
-    world.answers("stranger", "far", &format!("{far}:8080"), &format!("{far}:9053"));
+    let pod = format!("{far}:8080");
+    eventually("what the policy names is reached", || world.page("stranger", &pod));
     eventually("who is not meant still does", || reached("friend"));
     world.kubectl(&["delete", "networkpolicy", "--all"]).ok();
     world.answers("stranger", "near", &tcp, &udp);

@@ -97,7 +97,8 @@ fn a_container_that_fills_the_disk_is_evicted_wherever_it_writes() {
     let volume = json!({"volumes": [{"name": "own", "emptyDir": {"sizeLimit": "16Mi"}}]});
     let mount = json!({"volumeMounts": [{"name": "own", "mountPath": "/own"}]});
     create(cluster, &pod("volume", &fill("/own/file"), &volume, &mount));
-    let limits = json!({"resources": {"limits": {"ephemeral-storage": "16Mi"}}});
+    let limits =
+        json!({"resources": {"limits": {"ephemeral-storage": "16Mi"}, "requests": {"ephemeral-storage": "0"}}});
     create(cluster, &pod("root", &fill("/file"), &json!({}), &limits));
     let in_memory = json!({"restartPolicy": "Never", "volumes": [{"name": "own", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]});
     create(cluster, &pod("memory", "dd if=/dev/zero of=/own/file bs=1M count=32", &in_memory, &mount));
@@ -196,8 +197,8 @@ fn volumes_in_memory_outlive_containers_and_have_parts() {
     let first = logs(cluster, "parts", |text| text.contains("tmpfs"));
     assert!(first.starts_with("made\nfresh\ntmpfs"), "{first}");
     wait(cluster, "parts", "was restarted", |status| container(status)["restartCount"].as_u64() >= Some(1));
-    let second = logs(cluster, "parts", |text| text.contains("tmpfs"));
-    assert!(second.starts_with("made\nx\n"), "what is in it is there after a restart: {second}");
+    // What is in it is there after a restart.
+    logs(cluster, "parts", |text| text.starts_with("made\nx\n"));
     cluster.kubectl("delete pod parts --timeout=30s");
     eventually("nothing of the pod is left", || {
         let volumes =

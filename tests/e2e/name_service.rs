@@ -176,7 +176,12 @@ fn names_from_outside_are_asked_for_once_and_a_resolver_that_is_gone_harms_nobod
     inside();
     drop(silent);
 
-    assert_eq!(ask(server, "kept.example"), (0, Some(OUTSIDE)));
+    eventually("names from outside are found again when the unanswered questions have been given up", || {
+        match ask(server, "kept.example") {
+            (0, Some(OUTSIDE)) => Ok(()),
+            other => Err(other),
+        }
+    });
     drop(resolver);
     assert_eq!(ask(server, "kept.example"), (0, Some(OUTSIDE)), "what was kept is still answered");
     assert_eq!(ask(server, "other.example"), (SERVFAIL, None));

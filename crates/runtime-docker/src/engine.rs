@@ -1,6 +1,7 @@
 //! The connection to Docker Engine: made again whenever it is lost, and told of when it comes and goes.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -12,6 +13,9 @@ const REQUEST_SECONDS: u64 = 300;
 /// How long to wait before the Engine is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long what a pod needs waits for an Engine that was lost.
+const RETURN_WAIT: Duration = Duration::from_mins(1);
+
 /// The Engine as it is now: connected, or why not.
 type State = Result<Docker, String>;
 
@@ -20,18 +24,29 @@ type State = Result<Docker, String>;
 pub(crate) struct Engine {
     socket: PathBuf,
     state: watch::Sender<State>,
+    /// It was connected before.
+    was_there: AtomicBool,
 }
 
 impl Engine {
     /// An Engine that was not looked for yet.
     pub(crate) fn new(socket: PathBuf) -> Self {
         let why = format!("Docker Engine at {} was not asked yet", socket.display());
-        Self { socket, state: watch::channel(Err(why)).0 }
+        Self { socket, state: watch::channel(Err(why)).0, was_there: AtomicBool::new(false) }
     }
 
     /// The client, or the sentence that says why there is none.
     pub(crate) fn client(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// The client; one that was lost is waited for a while, because an Engine that is started again should find its pods ready for it, and not
+    /// in a back-off that outlasts its absence.
+    pub(crate) async fn awaited(&self) -> State {
+        if self.client().is_err() && self.was_there.load(Ordering::Relaxed) {
+            let _ = tokio::time::timeout(RETURN_WAIT, self.connected()).await;
+        }
+        self.client()
     }
 
     /// The client, once there is one.
@@ -49,6 +64,7 @@ impl Engine {
     /// Looks for the Engine once: the client and what it is, as in `docker://28.1.0`.
     pub(crate) async fn connect(&self) -> Result<(Docker, String), String> {
         let found = self.try_connect().await;
+        self.was_there.fetch_or(found.is_ok(), Ordering::Relaxed);
         let _ = self.state.send_replace(found.as_ref().map(|(client, _)| client.clone()).map_err(Clone::clone));
         found
     }
@@ -124,4 +140,21 @@ pub(crate) fn is_conflict(error: &Error) -> bool {
 
 fn has_status(error: &Error, code: u16) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_was_lost_is_waited_for_and_one_that_never_was_is_not() {
+        let engine = Engine::new("/nowhere/docker.sock".into());
+        let began = tokio::time::Instant::now();
+        assert!(engine.awaited().await.is_err());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        engine.was_there.store(true, Ordering::Relaxed);
+        engine.lost("it has gone away".into());
+        assert_eq!(engine.awaited().await.unwrap_err(), "it has gone away");
+        assert_eq!(began.elapsed(), RETURN_WAIT);
+    }
 }

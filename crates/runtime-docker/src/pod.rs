@@ -73,7 +73,7 @@ impl PodWorker {
     }
 
     async fn create_sandbox(&mut self, sandbox: Sandbox) -> Result<(), String> {
-        let docker = self.shared.engine.client()?;
+        let docker = self.shared.engine.awaited().await?;
         let (dir, wanted) = (self.shared.pod_dir(&self.uid)?, sandbox.clone());
         blocking(move || dir.create(&wanted)).await?;
         self.remove_strangers(&docker).await?;
@@ -238,7 +238,7 @@ impl PodWorker {
 
     async fn create_container(&mut self, spec: ContainerSpec) -> Result<(), ContainerError> {
         let sandbox = self.sandbox.clone().ok_or_else(|| no_create("the pod has no sandbox"))?;
-        let docker = self.shared.engine.client().map_err(no_create)?;
+        let docker = self.shared.engine.awaited().await.map_err(no_create)?;
         // It may have ended since, with the Engine or by somebody's hand.
         let sandbox_id = self.ensure_sandbox(&docker, &sandbox).await.map_err(no_create)?;
         self.shared.set_sandbox(&self.uid, sandbox_id.clone(), sandbox.address);

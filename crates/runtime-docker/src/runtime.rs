@@ -322,7 +322,7 @@ impl Runtime for DockerRuntime {
                     shared.tell(RuntimeEvent::ImagePulling { pull });
                     shared.host.logins(&image)
                 };
-                let result = match shared.engine.client() {
+                let result = match shared.engine.awaited().await {
                     Ok(docker) => images::pull(&docker, &image, policy, logins, fetching).await,
                     Err(why) => Err(ImageError::Pull(why)),
                 };
