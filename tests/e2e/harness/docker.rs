@@ -330,6 +330,16 @@ impl Engine {
             Ok(Some(_)) => Ok(()),
             other => Err(other),
         });
+        self.end_containerd();
+    }
+
+    /// A killed Engine leaves its containerd, or the file that says that it is there, which the next would wait for.
+    fn end_containerd(&self) {
+        let file = self.path("exec/containerd/containerd.pid");
+        if let Ok(pid) = std::fs::read_to_string(&file) {
+            finish(command("kill", &["-KILL", pid.trim()]));
+            let _ = std::fs::remove_file(&file);
+        }
     }
 }
 
@@ -342,9 +352,7 @@ impl Drop for Engine {
         if self.process.is_some() {
             self.stop("TERM");
         }
-        if let Ok(pid) = std::fs::read_to_string(self.path("exec/containerd/containerd.pid")) {
-            finish(command("kill", &["-KILL", pid.trim()]));
-        }
+        self.end_containerd();
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
         let own = self.folder.path().to_string_lossy().into_owned();
         for mounted in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|path| path.starts_with(&own)) {
