@@ -1,5 +1,6 @@
 //! A registry of Debian's `docker-registry`, in a temporary directory, on a free port of this machine.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ const HTPASSWD: &str = "me:$2b$05$d64Jq0U1WkrWLBGe42dSZemmk7ttkR.ZTaiBCG7kz06FWB
 pub(crate) struct Registry {
     directory: TempDir,
     process: Child,
+    /// The names of images that an Engine may have pulled from here.
+    containers: RefCell<Vec<String>>,
     /// `localhost:PORT`, as images name it.
     pub(crate) host: String,
 }
@@ -65,7 +68,7 @@ impl Registry {
                 .map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
             port.filter(|port| !port.is_empty()).ok_or(log)
         });
-        Some(Self { directory, process, host: format!("localhost:{port}") })
+        Some(Self { directory, process, containers: RefCell::default(), host: format!("localhost:{port}") })
     }
 
     /// `coracle image push` of a module's text, as the registry's user, whom the cluster knows nothing of.
@@ -91,6 +94,7 @@ impl Registry {
         let login = self.home().join(".docker");
         docker.run(&["--config", &login.to_string_lossy(), "push", "-q", &name]).ok();
         docker.run(&["image", "rm", &name]).ok();
+        self.containers.borrow_mut().push(name);
     }
 
     /// The home of the registry's user, who is logged in.
@@ -107,6 +111,9 @@ impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        for name in self.containers.get_mut() {
+            let _ = Command::new("docker").args(["image", "rm", "-f", name]).stdout(Stdio::null()).status();
+        }
     }
 }
 
