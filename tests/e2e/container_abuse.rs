@@ -97,8 +97,7 @@ fn a_container_that_fills_the_disk_is_evicted_wherever_it_writes() {
     let volume = json!({"volumes": [{"name": "own", "emptyDir": {"sizeLimit": "16Mi"}}]});
     let mount = json!({"volumeMounts": [{"name": "own", "mountPath": "/own"}]});
     create(cluster, &pod("volume", &fill("/own/file"), &volume, &mount));
-    let limits =
-        json!({"resources": {"limits": {"ephemeral-storage": "16Mi"}, "requests": {"ephemeral-storage": "0"}}});
+    let limits = json!({"resources": {"limits": {"ephemeral-storage": "16Mi"}}});
     create(cluster, &pod("root", &fill("/file"), &json!({}), &limits));
     let in_memory = json!({"restartPolicy": "Never", "volumes": [{"name": "own", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}]});
     create(cluster, &pod("memory", "dd if=/dev/zero of=/own/file bs=1M count=32", &in_memory, &mount));

@@ -643,7 +643,7 @@ impl ClusterBuilder {
                     config.address = address;
                 }
                 config.capacity = self.capacity.unwrap_or_else(machine_capacity);
-                describe_machine(&mut config);
+                describe_machine(&mut config, self.data_dir.as_deref());
                 Placement::Threads
             }
             // Nothing of the machine's shows: runs are alike on any.

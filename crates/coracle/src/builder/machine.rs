@@ -3,6 +3,8 @@
 use std::fs;
 #[cfg(feature = "docker")]
 use std::net::IpAddr;
+#[cfg(feature = "wasm")]
+use std::path::Path;
 
 #[cfg(feature = "wasm")]
 use coracle_node::{Capacity, NodeConfig};
@@ -45,8 +47,11 @@ pub(super) fn machine_resolver() -> coracle_node::runtime::Resolver {
     resolver
 }
 
+/// What the node says of the machine, and of the disk that the pods' files are on: that of the data directory, or of temporary files.
 #[cfg(feature = "wasm")]
-pub(super) fn describe_machine(config: &mut NodeConfig) {
+pub(super) fn describe_machine(config: &mut NodeConfig, data_dir: Option<&Path>) {
+    let disk = disk_capacity(data_dir.unwrap_or(&std::env::temp_dir()));
+    config.extended.extend(disk.map(|bytes| ("ephemeral-storage".to_owned(), bytes)));
     config.architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64".into(),
         "aarch64" => "arm64".into(),
@@ -60,4 +65,17 @@ pub(super) fn describe_machine(config: &mut NodeConfig) {
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     config.machine_id = read("/etc/machine-id");
     config.boot_id = read("/proc/sys/kernel/random/boot_id");
+}
+
+/// The bytes of the file system that a folder is on.
+#[cfg(all(feature = "wasm", unix))]
+fn disk_capacity(folder: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(folder).ok()?;
+    Some(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
+/// It is not looked at.
+#[cfg(all(feature = "wasm", not(unix)))]
+fn disk_capacity(_folder: &Path) -> Option<u64> {
+    None
 }
