@@ -4,6 +4,7 @@
 //! the second of the last piece that is kept, and what is not newer than that is left out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
@@ -13,6 +14,10 @@ use futures_util::StreamExt as _;
 
 use crate::engine::{is_missing, pause};
 use crate::shared::{Shared, State};
+
+/// How long a container is silent before it is asked whether it is: at first, and at most. An Engine that begins the next file under load
+/// may lose its follower, who then hears nothing for ever (seen with 20.10).
+const SILENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 
 /// Follows a container's output until it has ended and everything was read. `drained` is told then.
 pub(crate) fn follow(shared: &Arc<Shared>, id: ContainerId) {
@@ -46,8 +51,17 @@ impl Reader {
         let mut stream = std::pin::pin!(client.logs(docker, Some(options)));
         // What is kept of the last moment is skipped as often as it was told.
         let mut skip = Skip { until: self.until, left: self.at_until };
+        let mut patience = SILENCE.0;
         loop {
-            let (kind, bytes) = match stream.next().await {
+            let Ok(next) = tokio::time::timeout(patience, stream.next()).await else {
+                if self.is_behind(&client, docker).await {
+                    return true;
+                }
+                patience = (patience * 2).min(SILENCE.1);
+                continue;
+            };
+            patience = SILENCE.0;
+            let (kind, bytes) = match next {
                 Some(Ok(LogOutput::StdErr { message })) => (LogStream::Stderr, message),
                 Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message })) => {
                     (LogStream::Stdout, message)
@@ -72,6 +86,14 @@ impl Reader {
             }
             shared.host.log_at(id, kind, at, text);
         }
+    }
+
+    /// Whether Docker's log ends with something that was not heard.
+    async fn is_behind(&self, client: &bollard::Docker, docker: &str) -> bool {
+        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).timestamps(true).tail("1").build();
+        let last = std::pin::pin!(client.logs(docker, Some(options))).next().await;
+        let Some(Ok(last)) = last else { return false };
+        stamped(&last.into_bytes()).0.is_some_and(|at| self.until.is_none_or(|until| at > until))
     }
 }
 

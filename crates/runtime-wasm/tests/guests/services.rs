@@ -135,8 +135,9 @@ fn a_stopped_service_refuses_connections_and_exits_with_0() {
 fn a_stopped_service_answers_the_requests_that_it_is_at() {
     let world = World::new();
     let id = serving(&world);
-    let stream = world.open(3000).unwrap();
-    let answer = std::thread::spawn(|| speak(stream, "GET /fetch?gate:5000 HTTP/1.1\r\nhost: web\r\n\r\n"));
+    let mut stream = world.open(3000).unwrap();
+    let answer =
+        std::thread::spawn(move || answer_once(&mut stream, "GET /fetch?gate:5000 HTTP/1.1\r\nhost: web\r\n\r\n"));
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(world.host.gate_reached());
     world.send(RuntimeCommand::StopContainer(id.clone()));
     while world.open(3000).is_ok() {}
@@ -185,7 +186,9 @@ fn answer_once(stream: &mut ByteStream, request: &str) -> String {
     assert_eq!(sent, request.len());
     let mut answer = String::new();
     while !answer.ends_with("\r\n0\r\n\r\n") {
-        answer.push_str(std::str::from_utf8(&read_some(stream).unwrap()).unwrap());
+        let piece = read_some(stream).unwrap();
+        assert!(!piece.is_empty(), "the answer ends after {answer:?}");
+        answer.push_str(std::str::from_utf8(&piece).unwrap());
     }
     answer
 }
