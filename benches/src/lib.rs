@@ -18,6 +18,7 @@ pub mod writes;
 mod etcd;
 mod load;
 mod objects;
+mod relay;
 mod report;
 
 pub use report::{Report, Target};

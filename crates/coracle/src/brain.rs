@@ -147,6 +147,8 @@ impl Brain {
                         let Ok(message) = self.inputs.try_recv() else { break };
                         self.take(message);
                     }
+                    // What goes to other members is carried on this thread.
+                    tokio::task::yield_now().await;
                 }
             }
         }

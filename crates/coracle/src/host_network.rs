@@ -35,7 +35,7 @@ use redirected::Sockets;
 use ruleset::{Plan, Range, ruleset};
 
 /// How often it is looked whether the rules and routes are still there.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// When it is tried again to have the host's network.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The name of the lock: an abstract socket, which the kernel gives to one process of a network namespace and takes back when it ends.
@@ -297,10 +297,10 @@ fn bridges(view: &View, own: &str) -> Vec<Range> {
             addresses.find(|address| address["type"] == "InternalIP").map(|address| address["address"].clone());
         Some((boot, address))
     };
-    let here = view.object(&ObjectKey::new(NODES, "", own)).and_then(|node| host(&node.value(None)));
+    let here = view.object(&ObjectKey::new(NODES, "", own)).and_then(|node| host(&*view.decode::<Value>(node)?));
     let mut bridges: Vec<Range> = view
         .list(&NODES, None)
-        .map(|node| (&*node.key().name == own, node.value(None)))
+        .filter_map(|node| Some((&*node.key().name == own, view.decode::<Value>(node)?)))
         .filter(|(is_own, node)| *is_own || (here.is_some() && host(node) == here))
         .filter_map(|(_, node)| Range::parse(node["spec"]["podCIDR"].as_str()?))
         .map(Range::lower_half)
@@ -317,7 +317,8 @@ fn own_bridge(view: &View, node: &str) -> Option<Range> {
 
 /// Whether an address is the host's own among containers of some node.
 fn is_gateway(view: &View, address: IpAddr) -> bool {
-    let ranges = view.list(&NODES, None).filter_map(|node| Range::parse(node.value(None)["spec"]["podCIDR"].as_str()?));
+    let nodes = view.list(&NODES, None).filter_map(|node| view.decode::<Value>(node));
+    let ranges = nodes.filter_map(|node| Range::parse(node["spec"]["podCIDR"].as_str()?));
     ranges.map(|range| IpAddr::V4(range.gateway())).any(|gateway| gateway == address)
 }
 

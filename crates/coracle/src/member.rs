@@ -301,9 +301,12 @@ fn place(brain: Brain, clock: ClusterClock) -> Result<JoinHandle<()>, Error> {
         return Ok(tokio::spawn(brain.run()));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(|source| Error::new(ErrorKind::Runtime, "cannot make the brain's runtime").because(source))?;
+    if let Some(network) = brain.peers.network() {
+        network.control_on(runtime.handle());
+    }
     let process = Arc::clone(&brain.process);
     let (finished, done) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()

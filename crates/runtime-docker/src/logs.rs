@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use crate::engine::{is_missing, pause};
 use crate::shared::{Shared, State};
 
-/// How long a container is silent before it is asked whether it is: at first, and at most. An Engine that begins the next file under load
+/// How long a container is silent before it is asked whether it is: after it wrote, and at most. An Engine that begins the next file under load
 /// may lose its follower, who then hears nothing for ever (seen with 20.10).
 const SILENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 
@@ -51,7 +51,8 @@ impl Reader {
         let mut stream = std::pin::pin!(client.logs(docker, Some(options)));
         // What is kept of the last moment is skipped as often as it was told.
         let mut skip = Skip { until: self.until, left: self.at_until };
-        let mut patience = SILENCE.0;
+        // Only who writes much begins another file.
+        let mut patience = SILENCE.1;
         loop {
             let Ok(next) = tokio::time::timeout(patience, stream.next()).await else {
                 if self.is_behind(&client, docker).await {

@@ -76,8 +76,13 @@ impl PodWorker {
         let docker = self.shared.engine.awaited().await?;
         let (dir, wanted) = (self.shared.pod_dir(&self.uid)?, sandbox.clone());
         blocking(move || dir.create(&wanted)).await?;
-        self.remove_strangers(&docker).await?;
-        let id = self.ensure_sandbox(&docker, &sandbox).await?;
+        let id = if self.shared.touch(&self.uid) {
+            self.remove_strangers(&docker).await?;
+            self.ensure_sandbox(&docker, &sandbox).await?
+        } else {
+            // Each look costs the Engine more, the more containers it has.
+            self.make_sandbox(&docker, &sandbox, &labels::sandbox_name(&sandbox)).await?
+        };
         self.shared.set_sandbox(&self.uid, id, sandbox.address);
         self.sandbox = Some(sandbox);
         Ok(())
@@ -239,9 +244,15 @@ impl PodWorker {
     async fn create_container(&mut self, spec: ContainerSpec) -> Result<(), ContainerError> {
         let sandbox = self.sandbox.clone().ok_or_else(|| no_create("the pod has no sandbox"))?;
         let docker = self.shared.engine.awaited().await.map_err(no_create)?;
-        // It may have ended since, with the Engine or by somebody's hand.
-        let sandbox_id = self.ensure_sandbox(&docker, &sandbox).await.map_err(no_create)?;
-        self.shared.set_sandbox(&self.uid, sandbox_id.clone(), sandbox.address);
+        let sandbox_id = match self.shared.running_sandbox(&self.uid) {
+            Some(id) => id,
+            // It may have ended, with the Engine or by somebody's hand.
+            None => {
+                let id = self.ensure_sandbox(&docker, &sandbox).await.map_err(no_create)?;
+                self.shared.set_sandbox(&self.uid, id.clone(), sandbox.address);
+                id
+            }
+        };
         let volumes = memory::keep(&self.shared, &docker, &sandbox, &self.volumes).await.map_err(no_create)?;
         let (dir, wanted) = (self.shared.pod_dir(&self.uid).map_err(no_create)?, spec.clone());
         let mounts =
@@ -263,7 +274,10 @@ impl PodWorker {
             }
             made => made,
         };
-        let docker_id = made.map_err(|error| no_create(sentence(&error)))?;
+        let docker_id = made.map_err(|error| {
+            self.shared.doubt(Some(&self.uid));
+            no_create(sentence(&error))
+        })?;
         let stop_signal = spec.stop_signal.clone().unwrap_or_default();
         self.shared.track(spec.id, Tracked::new(docker_id, State::Created, stop_signal));
         Ok(())
@@ -281,6 +295,7 @@ impl PodWorker {
         };
         self.shared.set_state(&id, State::Starting);
         if let Err(error) = docker.start_container(&tracked.docker, None::<StartContainerOptions>).await {
+            self.shared.doubt(Some(&self.uid));
             // It will not be started again: another instance will be made.
             self.shared.set_state(&id, State::Ended(lost(UNKNOWN)));
             return failed(sentence(&error));

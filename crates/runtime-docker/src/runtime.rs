@@ -218,6 +218,7 @@ async fn existing(shared: &Arc<Shared>) -> Vec<ExistingContainer> {
     // An Engine that hangs must not keep the whole node waiting: what it has is looked at when it answers again.
     let listing = tokio::time::timeout(EXISTING_WAIT, watcher::list(shared, &docker));
     let Ok(Ok(found)) = listing.await else { return Vec::new() };
+    shared.found(watcher::pods_of(&found));
     shared.saw_existing.store(true, Ordering::Release);
     let labels_of = |found: &ContainerSummary| found.labels.clone().unwrap_or_default();
     let pods: BTreeSet<Uid> =

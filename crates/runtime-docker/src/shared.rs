@@ -51,6 +51,17 @@ impl Tracked {
     }
 }
 
+/// A pod's sandbox.
+#[derive(Debug)]
+struct KnownSandbox {
+    /// Docker's id of it.
+    docker: String,
+    /// The pod's address.
+    address: IpAddr,
+    /// It was seen running, and nothing was heard since that could have ended it.
+    runs: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: DockerOptions,
@@ -59,8 +70,10 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) host: Arc<dyn RuntimeHost>,
     containers: Mutex<BTreeMap<ContainerId, Tracked>>,
-    /// The pods that have a sandbox, with its Docker id and the pod's address.
-    sandboxes: Mutex<BTreeMap<Uid, (String, IpAddr)>>,
+    /// The pods that have a sandbox.
+    sandboxes: Mutex<BTreeMap<Uid, KnownSandbox>>,
+    /// The pods of which the Engine may have something; `None`: any. What nothing was ever asked for need not be looked for.
+    touched: Mutex<Option<BTreeSet<Uid>>>,
     /// Commands of probes that run on after their time, by Docker's id of each.
     lingering: Mutex<BTreeMap<ContainerId, Vec<String>>>,
     /// The agent was told what is there from before, and whether that was known or the Engine was away.
@@ -81,6 +94,7 @@ impl Shared {
             host,
             containers: Mutex::default(),
             sandboxes: Mutex::default(),
+            touched: Mutex::default(),
             lingering: Mutex::default(),
             told_existing: AtomicBool::new(false),
             saw_existing: AtomicBool::new(false),
@@ -102,7 +116,7 @@ impl Shared {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sandboxes(&self) -> MutexGuard<'_, BTreeMap<Uid, (String, IpAddr)>> {
+    fn sandboxes(&self) -> MutexGuard<'_, BTreeMap<Uid, KnownSandbox>> {
         self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,6 +154,23 @@ impl Shared {
         self.containers().retain(|id, _| id.pod != *pod);
         self.lingering().retain(|id, _| id.pod != *pod);
         self.sandboxes().remove(pod);
+        if let Some(touched) = &mut *self.touched() {
+            touched.remove(pod);
+        }
+    }
+
+    fn touched(&self) -> MutexGuard<'_, Option<BTreeSet<Uid>>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pods of which the Engine had something when everything was listed.
+    pub(crate) fn found(&self, pods: BTreeSet<Uid>) {
+        self.touched().get_or_insert_default().extend(pods);
+    }
+
+    /// Whether the Engine may have something of a pod from before. From now on it may.
+    pub(crate) fn touch(&self, pod: &Uid) -> bool {
+        self.touched().as_mut().is_none_or(|touched| !touched.insert(pod.clone()))
     }
 
     /// Changes how a container stands; what it was before.
@@ -155,18 +186,31 @@ impl Shared {
         }
     }
 
+    /// A pod's sandbox was found running, or made.
     pub(crate) fn set_sandbox(&self, pod: &Uid, docker: String, address: IpAddr) {
-        self.sandboxes().insert(pod.clone(), (docker, address));
+        self.sandboxes().insert(pod.clone(), KnownSandbox { docker, address, runs: true });
+    }
+
+    /// Something went wrong that a sandbox which does not run explains: of this pod, or of all.
+    pub(crate) fn doubt(&self, pod: Option<&Uid>) {
+        for (_, sandbox) in self.sandboxes().iter_mut().filter(|(uid, _)| pod.is_none_or(|pod| pod == *uid)) {
+            sandbox.runs = false;
+        }
+    }
+
+    /// The Docker id of a pod's sandbox that certainly ran a moment ago.
+    pub(crate) fn running_sandbox(&self, pod: &Uid) -> Option<String> {
+        self.sandboxes().get(pod).filter(|sandbox| sandbox.runs).map(|sandbox| sandbox.docker.clone())
     }
 
     /// The address of a pod that has a sandbox.
     pub(crate) fn address(&self, pod: &Uid) -> Option<IpAddr> {
-        self.sandboxes().get(pod).map(|(_, address)| *address)
+        self.sandboxes().get(pod).map(|sandbox| sandbox.address)
     }
 
     /// The Docker id of a pod's sandbox.
     pub(crate) fn sandbox(&self, pod: &Uid) -> Option<String> {
-        self.sandboxes().get(pod).map(|(docker, _)| docker.clone())
+        self.sandboxes().get(pod).map(|sandbox| sandbox.docker.clone())
     }
 
     /// The pods that have a sandbox.

@@ -1,6 +1,6 @@
 //! What happens to containers: Docker's events, and after each break a look at everything that is ours.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,6 +43,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, looked: watch::Sender<bool>) {
                 tokio::spawn(async move { sweep::abandoned(&docker).await });
             }
             follow(&shared, &docker).await;
+            shared.doubt(None);
             shared.engine.lost(format!("Docker Engine at {} has gone away", shared.engine.socket()));
         }
         looked.send_replace(true);
@@ -83,6 +84,11 @@ pub(crate) async fn list(shared: &Shared, docker: &Docker) -> Result<HashMap<Str
     Ok(found.into_iter().filter_map(|found| Some((found.id.clone()?, found))).collect())
 }
 
+/// The pods that containers are of.
+pub(crate) fn pods_of(found: &HashMap<String, ContainerSummary>) -> BTreeSet<Uid> {
+    found.values().filter_map(|found| labels::pod(found.labels.as_ref()?)).collect()
+}
+
 /// Compares what is there with what should be.
 async fn look(shared: &Arc<Shared>, docker: &Docker) {
     let found = match list(shared, docker).await {
@@ -105,6 +111,9 @@ async fn look(shared: &Arc<Shared>, docker: &Docker) {
     }
     let known = shared.pods();
     let unasked = !shared.saw_existing.load(Ordering::Acquire);
+    if unasked {
+        shared.found(pods_of(&found));
+    }
     shared.saw_existing.store(true, Ordering::Release);
     for (docker_id, summary) in found.into_iter().filter(|_| unasked) {
         let labels = summary.labels.unwrap_or_default();
@@ -155,6 +164,7 @@ fn happened(shared: &Arc<Shared>, docker: &Docker, event: EventMessage) {
 fn sandbox_ended(shared: &Arc<Shared>, docker: &Docker, docker_id: &str, attributes: &HashMap<String, String>) {
     let Some(pod) = labels::pod(attributes) else { return };
     if shared.sandbox(&pod).as_deref() == Some(docker_id) {
+        shared.doubt(Some(&pod));
         kill_containers(shared, docker, &pod);
     }
 }

@@ -33,8 +33,8 @@ pub(super) enum Name {
 
 /// The address that a pod's `hostAliases` give a name, or its own where the name is its hostname.
 pub(super) fn in_hosts(view: &View, pod: &Uid, name: &str) -> Option<IpAddr> {
-    let pod = view.by_uid(pod).filter(|pod| pod.key().resource == PODS)?.value(None);
-    hosts(&pod, name)
+    let pod = view.by_uid(pod).filter(|pod| pod.key().resource == PODS)?;
+    hosts(&*view.decode::<Value>(pod)?, name)
 }
 
 fn hosts(pod: &Value, name: &str) -> Option<IpAddr> {

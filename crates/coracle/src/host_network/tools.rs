@@ -4,6 +4,7 @@
 //! the same program.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -16,6 +17,8 @@ use super::ruleset::{Range, TABLE};
 const ROUTE_PROTOCOL: &str = "67";
 /// What the names of nodes' bridges begin with; their first address follows in eight hexadecimal digits (`runtime-docker`).
 const BRIDGE: &str = "coracle";
+/// Where system tools are.
+const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 /// The capability to change the network (`CAP_NET_ADMIN` of `capability.h`).
 const CAP_NET_ADMIN: u32 = 12;
 
@@ -27,12 +30,18 @@ pub(super) fn is_privileged() -> bool {
     bits & (1 << CAP_NET_ADMIN) != 0
 }
 
+/// Where a program is. System tools are often not in a user's path.
+fn find(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(SYSTEM_FOLDERS.map(PathBuf::from));
+    let mut found = folders.map(|folder| folder.join(program));
+    found.find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(program))
+}
+
 async fn run(program: &str, arguments: &[&str], input: Option<&str>) -> io::Result<String> {
-    let mut command = Command::new(program);
+    // By its path: to look for it in another `PATH` the standard library forks this process, which is large, instead of spawning.
+    let mut command = Command::new(find(program));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    // System tools are often not in a user's path.
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     let mut child = command.spawn().map_err(|error| {
         io::Error::new(error.kind(), format!("cannot run {program}, which the host's network needs: {error}"))
     })?;

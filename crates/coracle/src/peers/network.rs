@@ -94,6 +94,8 @@ pub(crate) struct Network {
     /// The port that this member listens at.
     port: u16,
     pub(super) runtime: Handle,
+    /// Where control connections are served: on the brain's own thread, so that a heartbeat wakes no other.
+    control: OnceLock<Handle>,
     links: Mutex<BTreeMap<MemberId, Link>>,
     inbound: tokio::sync::Semaphore,
     pub(super) process: OnceLock<Weak<Process>>,
@@ -153,6 +155,7 @@ impl Network {
             roster: Roster::default(),
             port,
             runtime: Handle::current(),
+            control: OnceLock::new(),
             links: Mutex::default(),
             inbound: tokio::sync::Semaphore::new(INBOUND_MAX),
             process: OnceLock::new(),
@@ -164,6 +167,15 @@ impl Network {
     /// The member is there: what others say goes to its brain from now on.
     pub(crate) fn serve(&self, process: &Arc<Process>) {
         let _ = self.process.set(Arc::downgrade(process));
+    }
+
+    /// Control connections are served there from now on.
+    pub(crate) fn control_on(&self, runtime: &Handle) {
+        let _ = self.control.set(runtime.clone());
+    }
+
+    fn control(&self) -> &Handle {
+        self.control.get().unwrap_or(&self.runtime)
     }
 
     pub(super) fn process(&self) -> Option<Arc<Process>> {
@@ -200,7 +212,7 @@ impl Network {
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
         let link = Link { queue, state: Arc::default() };
         let work = Arc::clone(self).keep_connected(to, messages, Arc::clone(&link.state));
-        self.runtime.spawn(work);
+        self.control().spawn(work);
         links.insert(to, link.clone());
         Some(link)
     }
@@ -342,18 +354,25 @@ impl Network {
         if let Some(link) = self.links.lock().expect(UNBROKEN).get(&id) {
             link.state.again.notify_one();
         }
-        tokio::select! {
-            ended = self.hear(id, &identity, stream) => {
-                if let Err(error) = ended {
-                    tracing::debug!(member = id.0, %error, "a connection of another member ended");
+        let hearing = Arc::clone(&self);
+        let heard = self.control().spawn(async move {
+            tokio::select! {
+                ended = hearing.hear(id, &identity, stream) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(member = id.0, %error, "a connection of another member ended");
+                    }
                 }
+                () = hearing.shutdown.cancelled() => {}
             }
-            () = self.shutdown.cancelled() => {}
-        }
+        });
+        // Its end is that of the connection, whatever it is.
+        let _ = heard.await;
     }
 
     /// Takes what another member says to the brain.
-    async fn hear(&self, from: MemberId, identity: &str, stream: Accepted) -> io::Result<()> {
+    async fn hear(&self, from: MemberId, identity: &str, mut stream: Accepted) -> io::Result<()> {
+        let socket = stream.get_mut().0;
+        *socket = on_this_runtime(socket)?;
         let (mut reader, mut writer) = tokio::io::split(stream);
         let alive = async {
             let mut every = tokio::time::interval(ALIVE_EVERY);
@@ -389,6 +408,11 @@ impl Network {
             ended = messages => ended,
         }
     }
+}
+
+/// The same connection, for the runtime that this is called on.
+fn on_this_runtime(stream: &TcpStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(SockRef::from(stream).try_clone()?.into())
 }
 
 /// Ends a connection whose other machine is gone without a word.
