@@ -31,4 +31,5 @@ mod registry;
 mod rollout;
 mod services;
 mod sessions;
+mod top;
 mod upgrade;

@@ -1,7 +1,8 @@
 //! The registry of kinds: what is served, under which names, with which verbs and which type of the schema.
 //!
 //! Generic code takes a `&Registry`, never a static: later it is derived from a view, with the custom kinds in it.
-//! The built-in kinds are the rows of `registry/builtin.tsv`: the next kind is one row and its strategy.
+//! The built-in kinds are the rows of `registry/builtin.tsv`: the next kind is one row and its strategy. Those of `registry/metrics.tsv` are
+//! never stored.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -90,7 +91,7 @@ impl Registry {
     pub fn builtin() -> Self {
         static BUILTIN: LazyLock<Registry> = LazyLock::new(|| {
             let schema = Schema::builtin();
-            let resources = table::parse(include_str!("registry/builtin.tsv"), &schema);
+            let resources = table::parse(concat!(include_str!("registry/builtin.tsv"), include_str!("registry/metrics.tsv")), &schema);
             Registry::new(schema, resources)
         });
         BUILTIN.clone()

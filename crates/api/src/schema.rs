@@ -184,7 +184,7 @@ impl Schema {
     /// The types of the built-in kinds, read once.
     pub fn builtin() -> Arc<Self> {
         static BUILTIN: LazyLock<Arc<Schema>> =
-            LazyLock::new(|| Arc::new(table::parse(include_str!("schema/builtin.tsv"))));
+            LazyLock::new(|| Arc::new(table::parse(concat!(include_str!("schema/builtin.tsv"), include_str!("schema/metrics.tsv")))));
         BUILTIN.clone()
     }
 

@@ -8,6 +8,7 @@ use coracle_store::View;
 use serde_json::{Value, json};
 
 use crate::answer::value_response;
+use crate::metrics::Question;
 use crate::request::negotiate::Encoding;
 use crate::review::user_info;
 use crate::service_account::{self, ISSUER};
@@ -27,6 +28,8 @@ pub enum Callout {
         /// The token.
         token: String,
     },
+    /// Ask all nodes that can be reached what they use. The answer is a list of [`NodeUsage`](crate::NodeUsage).
+    Usage,
 }
 
 /// What a request waits for, and what it will answer.
@@ -41,12 +44,14 @@ pub(crate) struct Asked {
 }
 
 /// What is made of a callout's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Purpose {
     /// The token of a TokenRequest.
     Token,
     /// The status of a TokenReview.
     Review,
+    /// Metrics of nodes or pods.
+    Usage(Box<Question>),
 }
 
 impl Asked {
@@ -58,6 +63,7 @@ impl Asked {
         };
         match self.purpose {
             Purpose::Token => self.object["status"]["token"] = answer,
+            Purpose::Usage(question) => return question.answer(answer, view, now),
             Purpose::Review => self.object["status"] = review(&self.object["spec"], &answer, view, now),
         }
         value_response(self.encoding, 201, &self.object)

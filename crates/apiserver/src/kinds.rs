@@ -14,6 +14,7 @@ mod generic;
 mod ingress;
 mod ingress_class;
 mod lease;
+mod metrics;
 mod namespace;
 mod network_policy;
 mod node;
@@ -56,6 +57,8 @@ pub fn strategy_of(resource: &GroupResource) -> &'static dyn Strategy {
         ("autoscaling", "scales") => &scale::ScaleStrategy,
         ("coordination.k8s.io", "leases") => &lease::LeaseStrategy,
         ("discovery.k8s.io", "endpointslices") => &endpoint_slice::EndpointSliceStrategy,
+        ("metrics.k8s.io", "nodes") => &metrics::NodeMetricsStrategy,
+        ("metrics.k8s.io", "pods") => &metrics::PodMetricsStrategy,
         ("networking.k8s.io", "ingressclasses") => &ingress_class::IngressClassStrategy,
         ("networking.k8s.io", "ingresses") => &ingress::IngressStrategy,
         ("networking.k8s.io", "networkpolicies") => &network_policy::NetworkPolicyStrategy,

@@ -20,6 +20,7 @@ mod kind_rules;
 pub mod kinds;
 mod machine;
 mod managed_fields;
+mod metrics;
 mod node_lease;
 mod openapi;
 mod openid;
@@ -41,6 +42,7 @@ pub mod rbac {
 
 pub use answer::Listing;
 pub use callout::Callout;
+pub use metrics::{ContainerRates, NodeUsage, Rates};
 pub use machine::{LogOptions, Next, Proposed, RequestMachine, Resume, SessionStreams, TunnelSpec};
 pub use node_lease::Heartbeats;
 pub use openapi::OpenApi;

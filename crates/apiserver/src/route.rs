@@ -12,7 +12,7 @@ use crate::request::path::{self, ResourcePath, Target};
 use crate::request::{Verb, method_word};
 use crate::strategy::Strategy;
 use crate::{
-    Heartbeats, ServerOptions, discovery, health, kind_rules, kinds, openapi, openid, review, subresource, verb,
+    Heartbeats, ServerOptions, discovery, health, kind_rules, kinds, metrics, openapi, openid, review, subresource, verb,
 };
 
 /// What a run of a request may look at.
@@ -172,6 +172,9 @@ fn authorize(run: &Run<'_>, path: &ResourcePath, verb: Verb) -> Result<(), Statu
 }
 
 fn on_object(context: &mut Context<'_>, verb: Verb) -> Result<Step, Status> {
+    if context.resource.group_resource.group == metrics::GROUP {
+        return metrics::ask(context, verb);
+    }
     match verb {
         Verb::Get => verb::get::get(context),
         Verb::List => verb::list::list(context),

@@ -78,6 +78,7 @@ mod testing;
 mod tls;
 mod tokens;
 mod tunnel;
+mod usage;
 mod wal;
 
 pub use audit::AuditOptions;

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::brain::Message;
 use crate::process::Process;
 use crate::settings;
+use crate::usage::{self, Book};
 
 mod checkpoint;
 mod events;
@@ -54,6 +55,8 @@ const ANSWERS_MAX: usize = 16;
 pub(crate) struct Nodes {
     runtimes: RwLock<BTreeMap<String, Arc<dyn Runtime>>>,
     routes: RwLock<BTreeMap<std::net::IpAddr, (String, Uid)>>,
+    /// What they use.
+    pub(crate) usage: Book,
 }
 
 impl Nodes {
@@ -70,6 +73,7 @@ impl Nodes {
     /// A node is gone, and nobody has its addresses.
     fn forget(&self, node: &str) {
         self.runtimes.write().expect("nothing panics while it holds the lock").remove(node);
+        self.usage.forget(node);
         self.routes.write().expect("nothing panics while it holds the lock").retain(|_, (owner, _)| owner != node);
     }
 
@@ -429,6 +433,10 @@ impl NodeLoop {
                 }
                 Output::Heartbeat(heartbeat) => {
                     self.process.metrics.heartbeat(node, &heartbeat);
+                    if matches!(seat.carrier, Carrier::Real(_)) {
+                        let machine = if self.process.clock.is_virtual() { None } else { usage::machine() };
+                        self.process.nodes.usage.record(node, now, &heartbeat, machine);
+                    }
                     // A full queue loses a heartbeat, not the node: the next comes in ten seconds.
                     let _ = self.process.brain.try_send(Message::Heartbeat(node.to_owned()));
                 }

@@ -14,9 +14,11 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use coracle_apiserver::NodeUsage;
 use coracle_engine::{MemberRecord, PeerMessage};
 use coracle_node::runtime::{ByteStream, OpenError};
 use coracle_raft::{MemberId, SnapshotMark, Status};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -114,6 +116,13 @@ impl Peers {
         inputs.try_send(Message::Status(reply)).ok()?;
         let status = tokio::time::timeout(STATUS_WAIT, status).await.ok()?.ok()?;
         Some(MemberReport { status, version: env!("CARGO_PKG_VERSION").into() })
+    }
+
+    /// What the nodes of the members on other machines use, as far as they answer in time.
+    pub(crate) async fn usage(&self) -> Vec<NodeUsage> {
+        let Some(network) = self.network.get() else { return Vec::new() };
+        let asked = network.roster.others(network.me).into_iter().map(|member| network.usage(member));
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// The member on another machine that a node belongs to, and the way there.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coracle_api::{Reason, Request, Response, Status};
 use coracle_apiserver::{
-    Heartbeats, Listing, Next, Proposed, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher,
+    Callout, Heartbeats, Listing, Next, Proposed, RequestMachine, Resume, ServerOptions, TunnelSpec, Watcher,
 };
 use coracle_base::{Now, Rng};
 use coracle_engine::{may_prove_itself, needs_read};
@@ -224,9 +224,17 @@ impl Process {
                         _ => Resume::NotReached,
                     }
                 }
+                Next::Call(Callout::Usage) => Resume::Called(Ok(self.usage().await)),
                 Next::Call(callout) => Resume::Called(self.authenticator.answer(callout)),
             };
         }
+    }
+
+    /// What the nodes of the cluster use, those of this process first.
+    async fn usage(&self) -> serde_json::Value {
+        let mut usages = self.nodes.usage.all();
+        usages.extend(self.peers.usage().await);
+        serde_json::json!(usages)
     }
 
     fn machine(&self, request: Request) -> RequestMachine {

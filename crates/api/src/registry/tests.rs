@@ -56,7 +56,7 @@ fn groups_come_in_the_order_of_discovery() {
     assert_eq!(
         order.join(" "),
         "v1 apps/v1 events.k8s.io/v1 authentication.k8s.io/v1 authorization.k8s.io/v1 networking.k8s.io/v1 \
-         rbac.authorization.k8s.io/v1 scheduling.k8s.io/v1 coordination.k8s.io/v1 node.k8s.io/v1 discovery.k8s.io/v1"
+         rbac.authorization.k8s.io/v1 scheduling.k8s.io/v1 coordination.k8s.io/v1 node.k8s.io/v1 discovery.k8s.io/v1 metrics.k8s.io/v1beta1"
     );
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Server {
     pub(crate) heartbeats: Heartbeats,
     pub(crate) rng: Rng,
     pub(crate) now: Now,
+    /// What nodes say of what they use.
+    pub(crate) usage: Value,
     /// Runs between a proposal and its application, once: what another client does in between.
     meanwhile: Option<Transaction>,
     /// How many transactions were applied.
@@ -61,6 +63,7 @@ impl Server {
             heartbeats: Heartbeats::default(),
             rng: Rng::seeded(7),
             now: Now { mono: Instant::from_nanos(1), wall },
+            usage: json!([]),
             meanwhile: None,
             applied: 0,
         };
@@ -113,6 +116,7 @@ impl Server {
                     resume = Resume::SettledAll(settled.collect());
                 }
                 Next::WaitFor(_) => resume = Resume::NotReached,
+                Next::Call(Callout::Usage) => resume = Resume::Called(Ok(self.usage.clone())),
                 Next::Call(callout) => resume = Resume::Called(Ok(answer(callout))),
             }
         }

@@ -5,6 +5,7 @@
 mod behaviour;
 mod harness;
 mod masking;
+mod metrics;
 mod recording;
 mod subresources;
 mod tokens;

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use coracle_api::{Status, Uid, UserInfo};
+use coracle_apiserver::NodeUsage;
 use coracle_node::runtime::{ByteStream, OpenError};
 use coracle_raft::{MemberId, Message as RaftMessage};
 use http::request::Parts;
@@ -46,6 +47,8 @@ const TRIES: u32 = 10;
 const RETRY: Duration = Duration::from_millis(500);
 /// Bodies of the own routes, other than pieces.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// What a member's nodes use: 10,000 containers take less than two of these.
+const USAGE_BYTES_MAX: usize = 8 << 20;
 /// What a connection to a pod turns into: bytes both ways, or what [`passage`] says. A member of an earlier version knows the first alone.
 const TUNNEL: &str = "coracle-tunnel";
 const PASSAGE: &str = "coracle-passage";
@@ -106,6 +109,17 @@ impl Network {
             serde_json::from_slice(&bytes).ok()
         };
         timeout(super::STATUS_WAIT, asked).await.ok()?
+    }
+
+    /// What the nodes of a member use; nothing when it does not answer.
+    pub(super) async fn usage(&self, of: MemberId) -> Vec<NodeUsage> {
+        let asked = async {
+            let mut sender = self.bulk(of).await.ok()?;
+            let response = sender.send_request(request(Method::GET, "/usage", Body::empty())).await.ok()?;
+            let bytes = Limited::new(response.into_body(), USAGE_BYTES_MAX).collect().await.ok()?.to_bytes();
+            serde_json::from_slice(&bytes).ok()
+        };
+        timeout(super::STATUS_WAIT, asked).await.ok().flatten().unwrap_or_default()
     }
 
     /// Sends a whole state, and begins again where a connection broke; false when it did not get there.
@@ -336,6 +350,7 @@ async fn answer(network: &Arc<Network>, from: MemberId, mut request: Request<Bod
             let status = status.await.map_err(|_| (StatusCode::SERVICE_UNAVAILABLE, "it is stopping".to_owned()))?;
             Ok(json(&MemberReport { status, version: env!("CARGO_PKG_VERSION").into() }))
         }
+        (Method::GET, "/usage") => Ok(json(&process.nodes.usage.all())),
         (Method::PUT, "/state") => {
             let head = request.headers().get("coracle-piece").and_then(|value| value.to_str().ok()).unwrap_or_default();
             let Piece { state, offset } = serde_json::from_str(head).map_err(bad)?;

@@ -87,6 +87,13 @@ impl Roster {
         records.values().filter(votes).map(|record| record.id).take(most).collect()
     }
 
+    /// All others that are in the cluster.
+    pub(crate) fn others(&self, me: MemberId) -> Vec<MemberId> {
+        let records = self.records.read().expect(UNBROKEN);
+        let other = |record: &&MemberRecord| record.id != me && record.wants != Wants::Removed;
+        records.values().filter(other).map(|record| record.id).collect()
+    }
+
     /// The member whose node has this name.
     pub(crate) fn of_node(&self, node: &str) -> Option<MemberId> {
         let records = self.records.read().expect(UNBROKEN);
