@@ -270,7 +270,8 @@ fn probes_decide(cluster: &Cluster) {
 #[test]
 fn pods_that_cannot_start_say_why() {
     let Some(cluster) = Cluster::with(&Options { memory: true, ..Options::default() }) else { return };
-    cluster.import("test/importing:v1", r#"(module (import "env" "teleport" (func)) (func (export "_start")))"#);
+    let component = r#"(component (import "wasi:filesystem/types@0.1.0" (instance (export "f" (func)))))"#;
+    cluster.import("test/importing:v1", component);
     std::fs::write(cluster.directory().join("broken.wasm"), b"\0asm\x01\0\0\0\xff\xff\xff").expect("a file is written");
     cluster.coracle(&["image", "import", "test/broken:v1", "broken.wasm"]).ok();
     create(&cluster, &pod("importing", "test/importing:v1", &json!({}), &json!({})));
@@ -289,13 +290,12 @@ fn pods_that_cannot_start_say_why() {
         format!("{reason}: {message}\n{}", events_until(&cluster, name, last))
     };
     expect![[r#"
-        RunContainerError: unknown import: `env::teleport` has not been defined
+        CreateContainerError: image "test/importing:v1": it imports wasi:filesystem/types@0.1.0: this node offers wasi:filesystem/types@0.2.12
         Normal Scheduled: Successfully assigned default/importing to coracle
         Normal Pulled: Container image "test/importing:v1" already present on machine
-        Normal Created: Container created
-        Warning Failed: Error: unknown import: `env::teleport` has not been defined
+        Warning Failed: Error: image "test/importing:v1": it imports wasi:filesystem/types@0.1.0: this node offers wasi:filesystem/types@0.2.12
     "#]]
-    .assert_eq(&said("importing", "RunContainerError", "Error: unknown import"));
+    .assert_eq(&said("importing", "CreateContainerError", "Failed: Error"));
     expect![[r#"
         CreateContainerError: image "test/broken:v1": the image is not valid WebAssembly: failed to parse WebAssembly module: malformed section id (at offset 0x8)
         Normal Scheduled: Successfully assigned default/broken to coracle
@@ -334,7 +334,7 @@ fn pods_that_cannot_start_say_why() {
     expect![[r"
         absent 0/1 ImagePullBackOff
         broken 0/1 CreateContainerError
-        importing 0/1 RunContainerError
+        importing 0/1 CreateContainerError
         misnamed 0/1 InvalidImageName
         misplaced 0/1 Pending
         never-pulled 0/1 ErrImageNeverPull

@@ -388,7 +388,8 @@ fn an_import_that_is_not_there_is_named() {
         let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
         format!("{} {}", waiting["reason"].as_str().unwrap_or("-"), waiting["message"].as_str().unwrap_or("-"))
     };
-    expect!["RunContainerError unknown import: `env::teleport` has not been defined"].assert_eq(&waiting("pod/own"));
+    expect![[r#"CreateContainerError image "own": it imports env::teleport (module "env" is what a linker did not find, or what Emscripten brings; build the program for wasm32-wasip1): this node offers wasi_snapshot_preview1"#]]
+        .assert_eq(&waiting("pod/own"));
     expect!["RunContainerError unknown import: `wasi_snapshot_preview1::sock_send` has not been defined"]
         .assert_eq(&waiting("pod/socket"));
 }

@@ -29,6 +29,7 @@ mod virtual_core;
 
 mod image_store;
 mod inspect;
+mod offers;
 mod program;
 mod registry;
 

@@ -18,6 +18,7 @@ use crate::files;
 use crate::guest::Guest;
 use crate::image_store::ImageStore;
 use crate::inspect::ImageDetails;
+use crate::offers;
 
 /// Compiled programs kept in memory beyond those that run: each is about the size of its code.
 const KEPT_MAX: usize = 64;
@@ -108,6 +109,7 @@ impl Compiler {
     fn load(&self, images: &ImageStore, digest: &str, metering: Metering) -> Result<Arc<Program>, String> {
         let flavor = self.engines.flavor(metering)?;
         let bytes = images.contents(digest).map_err(|error| describe(&error))?;
+        offers::check(&bytes)?;
         let linked = if is_component(&bytes) {
             link_component(&flavor, &self.component(&flavor, digest, &bytes)?)?
         } else {

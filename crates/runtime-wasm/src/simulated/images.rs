@@ -10,7 +10,7 @@ use super::guest::Guest;
 use super::wasi;
 use crate::error::Error;
 use crate::image_store::{Image, ImageStore};
-use crate::program;
+use crate::{offers, program};
 
 /// Compiled programs that are kept: a cluster in a test has fewer.
 const PROGRAMS_MAX: usize = 64;
@@ -89,6 +89,7 @@ impl SimulatedImages {
         if program::is_component(&bytes) {
             return Err("components do not run in simulation: only core modules with `_start` do".to_owned());
         }
+        offers::check(&bytes)?;
         let module = Module::from_binary(&self.0.engine, &bytes).map_err(program::not_wasm)?;
         program::has_start(&module)?;
         Ok(self.0.linker.instantiate_pre(&module).map_err(|error| format!("{error:#}")))

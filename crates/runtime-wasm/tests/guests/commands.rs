@@ -63,14 +63,43 @@ fn a_trap_is_134_and_says_what_it_was() {
     assert!(world.log(&id, "stderr").contains("unreachable"));
 }
 
+/// Why an image is not made a container of.
+fn refused(world: &World, bytes: &[u8]) -> String {
+    world.runtime.import("guest", bytes).unwrap();
+    let Err(ContainerError::Create(message)) = world.create(spec("guest")) else { panic!("it must not be created") };
+    message
+}
+
 #[test]
-fn a_missing_import_is_named_with_its_module() {
+fn a_module_that_imports_from_an_unknown_one_is_refused_with_its_name() {
+    let message = refused(&World::new(), br#"(module (import "env" "teleport" (func)) (func (export "_start")))"#);
+    assert!(message.starts_with("image \"guest\": it imports env::teleport"), "{message}");
+    assert!(message.ends_with("this node offers wasi_snapshot_preview1"), "{message}");
+}
+
+#[test]
+fn a_function_that_a_known_module_does_not_have_is_found_when_it_is_linked() {
     let world = World::new();
-    let wat = r#"(module (import "env" "teleport" (func)) (func (export "_start")))"#;
+    let wat = r#"(module (import "wasi_snapshot_preview1" "teleport" (func)) (func (export "_start")))"#;
     world.runtime.import("guest", wat.as_bytes()).unwrap();
     world.create(spec("guest")).unwrap();
     let Err(ContainerError::Run(message)) = world.start(&spec("guest").id) else { panic!("it must not start") };
-    assert!(message.contains("env::teleport"), "{message}");
+    assert!(message.contains("wasi_snapshot_preview1::teleport"), "{message}");
+}
+
+#[test]
+fn a_component_is_refused_before_it_is_compiled_with_what_it_lacks_and_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = WasmOptions::default();
+    options.state_dir = Some(dir.path().to_owned());
+    let message = refused(
+        &World::with(options),
+        br#"(component (import "wasi:filesystem/types@0.1.0" (instance (export "f" (func)))))"#,
+    );
+    let expected =
+        "image \"guest\": it imports wasi:filesystem/types@0.1.0: this node offers wasi:filesystem/types@0.2.12";
+    assert_eq!(message, expected);
+    assert_eq!(std::fs::read_dir(dir.path().join("compiled")).unwrap().count(), 0, "nothing was compiled");
 }
 
 #[test]
