@@ -1,5 +1,9 @@
 //! Clusters under virtual time: everything runs inline on the test's runtime, and time passes when nothing is left to do.
 
+#[cfg(feature = "wasm")]
+#[path = "support/component.rs"]
+mod component;
+
 use std::time::{Duration, Instant};
 
 use coracle::api::{Method, Request, UserInfo};
@@ -160,6 +164,7 @@ async fn virtual_time_needs_a_runtime_of_one_thread() {
 /// Real modules on the test's own runtime.
 #[cfg(feature = "wasm")]
 mod guests {
+    use super::component::component;
     use super::*;
 
     const TRAP: &str = r#"(module (func (export "_start") unreachable))"#;
@@ -288,6 +293,63 @@ mod guests {
         let cluster = cluster().await;
         apply(&cluster, "command", "Never", json!({})).await;
         cluster.wait_for("pod/command", "phase=Succeeded", Duration::from_mins(1)).await.unwrap();
+    }
+
+    /// A program of `tests/guests` that ends by itself when it is told to, with 1, or, if it is `deaf`, never.
+    /// Its pod has 100 seconds, and then 40 to end: how it ended, and when.
+    async fn steadfast(words: Value) -> (Value, u64) {
+        let cluster = virtual_cluster().nodes(1).image("example.com/steadfast:1", component("steadfast"));
+        let cluster = cluster.start().await.unwrap();
+        let started = cluster.now();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "steadfast"},
+            "spec": {
+                "restartPolicy": "Never", "activeDeadlineSeconds": 100, "terminationGracePeriodSeconds": 40,
+                "containers": [{"name": "main", "image": "example.com/steadfast:1", "args": words}],
+            },
+        });
+        cluster.apply(&pod.to_string()).await.unwrap();
+        cluster.wait_for("pod/steadfast", "phase=Failed", Duration::from_mins(5)).await.unwrap();
+        let passed = cluster.now().duration_since(started).unwrap().as_secs();
+        (status(&cluster, "steadfast").await["state"]["terminated"]["exitCode"].clone(), passed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_hears_of_its_termination_ends_in_its_own_way() {
+        let (code, passed) = steadfast(json!([])).await;
+        assert_eq!(code, 1);
+        assert!((100..105).contains(&passed), "{passed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_hears_of_its_termination_and_goes_on_is_killed_after_its_grace() {
+        let (code, passed) = steadfast(json!(["deaf"])).await;
+        assert_eq!(code, 137);
+        assert!((140..145).contains(&passed), "{passed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_says_that_it_is_not_ready_is_not() {
+        let cluster = virtual_cluster().nodes(1).image("example.com/steadfast:1", component("steadfast"));
+        let cluster = cluster.start().await.unwrap();
+        apply(&cluster, "steadfast", "Never", json!({"args": ["unready"]})).await;
+        cluster.wait_for("pod/steadfast", "phase=Running", Duration::from_mins(1)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(status(&cluster, "steadfast").await["ready"], false);
+        assert!(cluster.wait_for("pod/steadfast", "Ready", Duration::from_secs(5)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_reads_a_config_map_as_its_configuration() {
+        let cluster = virtual_cluster().nodes(1).image("example.com/settings:1", component("settings"));
+        let cluster = cluster.start().await.unwrap();
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "paint"}, "data": {"COLOR": "red"}});
+        cluster.apply(&map.to_string()).await.unwrap();
+        apply(&cluster, "settings", "Never", json!({"envFrom": [{"configMapRef": {"name": "paint"}}]})).await;
+        cluster.wait_for("pod/settings", "phase=Succeeded", Duration::from_mins(1)).await.unwrap();
+        let ended = status(&cluster, "settings").await["state"]["terminated"].clone();
+        assert_eq!(ended["message"], r#"Ok(Some("red"))"#);
     }
 
     #[tokio::test(start_paused = true)]

@@ -129,8 +129,10 @@ pub(crate) struct Container {
     image_user: String,
     /// `started`: it runs, its `postStart` hook is over and its startup probe has succeeded.
     pub(crate) started: bool,
-    /// `ready`.
-    pub(crate) ready: bool,
+    /// `ready`, as far as its probes are concerned.
+    ready: bool,
+    /// Its program said that it is not ready.
+    says_unready: bool,
     restart_rules: RestartRules,
     finished: Instant,
     began: Instant,
@@ -168,6 +170,7 @@ impl Container {
             image_user: String::new(),
             started: false,
             ready: false,
+            says_unready: false,
             restart_rules: RestartRules::of(own, policy),
             finished: Instant::ZERO,
             began: Instant::ZERO,
@@ -191,6 +194,18 @@ impl Container {
     /// The id of the latest instance.
     pub(crate) fn id(&self, pod: &PodView) -> Option<ContainerId> {
         Some(ContainerId { pod: pod.uid.clone(), container: self.spec.name.clone(), instance: self.instance? })
+    }
+
+    /// `ready`: its probes and its program agree.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready && !self.says_unready
+    }
+
+    /// Its program said whether it is ready.
+    pub(crate) fn readiness_said(&mut self, id: &ContainerId, ready: bool) {
+        if self.is_alive() && self.instance == Some(id.instance) {
+            self.says_unready = !ready;
+        }
     }
 
     /// Whether there is a process of it, or may be one.
@@ -343,6 +358,7 @@ impl Container {
                 stdin_once: self.spec.stdin_once == Some(true),
                 tty: self.spec.tty == Some(true),
             },
+            pod: pod.told_metadata(&shared.config.name),
             stop_signal: own["lifecycle"]["stopSignal"].as_str().map(str::to_owned),
             termination_message_path: self
                 .spec
@@ -467,6 +483,7 @@ impl Container {
         self.running_since = None;
         self.started = false;
         self.ready = false;
+        self.says_unready = false;
         self.post_start = None;
         self.probers.iter_mut().for_each(Prober::end);
         let code = self.terminated.as_ref().map_or(0, |end| end.exit_code);

@@ -1,5 +1,6 @@
 //! A pod as its worker reads it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::restart::RestartPolicy;
-use crate::runtime::Limits;
+use crate::runtime::{Limits, PodMetadata};
 use crate::{NodeConfig, security};
 
 /// `terminationGracePeriodSeconds` where a pod names none.
@@ -73,6 +74,16 @@ impl PodView {
     /// `name_namespace(uid)`, as back-off messages name a pod.
     pub(crate) fn full_name(&self) -> String {
         format!("{}_{}({})", self.name(), self.namespace(), self.uid)
+    }
+
+    /// What its programs may know of it, on the node of this name.
+    pub(crate) fn told_metadata(&self, node: &str) -> PodMetadata {
+        let meta = &self.value["metadata"];
+        let texts = |map: &Value| -> BTreeMap<String, String> {
+            let pairs = map.as_object().into_iter().flatten();
+            pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+        };
+        PodMetadata { node: node.into(), labels: texts(&meta["labels"]), annotations: texts(&meta["annotations"]) }
     }
 
     pub(crate) fn service_account(&self) -> &str {

@@ -498,6 +498,13 @@ impl PodWorker {
         }
     }
 
+    /// The program of a container said whether it is ready.
+    pub(crate) fn readiness_said(&mut self, id: &ContainerId, ready: bool) {
+        if let Some(container) = self.container(&id.container) {
+            container.readiness_said(id, ready);
+        }
+    }
+
     /// A probe or a hook was answered.
     pub(crate) fn probed(&mut self, id: ProbeId, result: &ProbeResult, context: &mut Context<'_>) {
         let (pod, Some(address)) = (Arc::clone(&self.pod), self.address) else { return };

@@ -24,8 +24,8 @@ pub use session::{
     ByteReader, ByteWriter, Opening, Resize, Session, SessionExit, SessionKind, SessionSpec, TerminalSize,
 };
 pub use spec::{
-    ContainerSpec, HostAlias, HostPort, Limits, Mount, Namespaces, Profile, Propagation, Resolver, RuntimeKind,
-    Sandbox, Security, Terminal, VolumeFile, VolumeSource,
+    ContainerSpec, HostAlias, HostPort, Limits, Mount, Namespaces, PodMetadata, Profile, Propagation, Resolver,
+    RuntimeKind, Sandbox, Security, Terminal, VolumeFile, VolumeSource,
 };
 
 /// Which instance of which container of which pod. A restarted container is another instance.
@@ -312,6 +312,14 @@ pub enum RuntimeEvent {
         id: ContainerId,
         /// How.
         exit: Exit,
+    },
+    /// The program of a running container says whether it is ready. What it said last holds beside its probes; before it says anything it
+    /// counts as ready.
+    ReadinessSaid {
+        /// Which instance.
+        id: ContainerId,
+        /// Whether it is.
+        ready: bool,
     },
     /// A container is forgotten.
     ContainerRemoved {

@@ -137,7 +137,7 @@ impl StatusParts<'_> {
         } else {
             (reasons::CONTAINERS_NOT_INITIALIZED, names("incomplete", &incomplete))
         };
-        let not_ready = unready(&|role| role != Role::Init, &|c| c.ready);
+        let not_ready = unready(&|role| role != Role::Init, &Container::is_ready);
         let containers_ready = match phase {
             "Succeeded" => (reasons::POD_COMPLETED, String::new()),
             "Failed" => (reasons::POD_FAILED, String::new()),
@@ -186,7 +186,7 @@ impl StatusParts<'_> {
             "name": container.name(),
             "image": container.image(),
             "imageID": container.image_id,
-            "ready": !self.ended && container.ready && container.role != Role::Init,
+            "ready": !self.ended && container.is_ready() && container.role != Role::Init,
             "started": !self.ended && container.started,
             "restartCount": container.instance.unwrap_or(0),
             "state": self.state(container),

@@ -39,7 +39,6 @@ pub(crate) struct Container {
     pub(crate) account: Arc<Account>,
     pub(crate) ports: Vec<u16>,
     pub(crate) termination_message: PathBuf,
-    pub(crate) ending: watch::Sender<Ending>,
     state: Mutex<State>,
     /// Becomes true when the run is over and told.
     over: watch::Sender<bool>,
@@ -67,7 +66,6 @@ impl Container {
             account,
             ports,
             termination_message,
-            ending: watch::Sender::new(Ending::No),
             state: Mutex::new(State::Created),
             over: watch::Sender::new(false),
         }
@@ -87,11 +85,16 @@ impl Container {
 
     /// Asks it to end; a weaker wish than an earlier one changes nothing.
     pub(crate) fn end(&self, ending: Ending) {
-        self.ending.send_if_modified(|current| {
+        self.environment.platform.ending.send_if_modified(|current| {
             let stronger = ending > *current;
             *current = ending.max(*current);
             stronger
         });
+    }
+
+    /// What ends it from outside: who asked to be told ends by itself, within the grace that the agent gives.
+    pub(crate) fn ended_by(&self) -> Ending {
+        if self.program.hears_termination { Ending::Kill } else { Ending::Stop }
     }
 
     /// Waits until its run is over, if it has one.
@@ -126,7 +129,7 @@ impl Container {
 
 /// Waits until a container is asked for at least this; for ever when it is never asked.
 pub(crate) async fn asked(container: &Container, at_least: Ending) -> Ending {
-    let mut ending = container.ending.subscribe();
+    let mut ending = container.environment.platform.ending.subscribe();
     let asked = ending.wait_for(|ending| *ending >= at_least).await.map(|ending| *ending);
     match asked {
         Ok(ending) => ending,
@@ -181,7 +184,7 @@ async fn command(shared: &Arc<Shared>, container: &Arc<Container>, entry: Entry,
             }
             Err(error) => exit::failed(&format!("the runtime failed: {error}")),
         },
-        ending = asked(container, Ending::Stop) => {
+        ending = asked(container, container.ended_by()) => {
             // The guest goes at its next yield, which is at most a slice away.
             task.abort();
             let _ = task.await;

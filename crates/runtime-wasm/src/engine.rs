@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::guest::Guest;
+use crate::platform;
 use crate::slices::Slicing;
 
 /// Core instances that one guest may consist of: a component of Rust's has four.
@@ -107,6 +108,7 @@ impl Flavor {
         let mut components = wasmtime::component::Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut components)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
+        platform::link(&mut components)?;
         let compatibility = compatibility(&engine);
         Ok(Self { engine, modules, components, compatibility })
     }

@@ -15,6 +15,7 @@ use crate::engine::Flavor;
 use crate::flow::{GuestIn, GuestOut};
 use crate::outgoing::Outgoing;
 use crate::placement::Inline;
+use crate::platform::Platform;
 use crate::shared::Shared;
 use crate::stdio::{Log, Outputs};
 
@@ -24,6 +25,8 @@ pub(crate) struct Guest {
     pub(crate) wasi: WasiP1Ctx,
     http: WasiHttpCtx,
     outgoing: Outgoing,
+    /// What it shares with the container's other instances.
+    pub(crate) platform: Arc<Platform>,
     memory: InstanceMemory,
     account: Arc<Account>,
     /// What was in the tank after the last look at it.
@@ -65,12 +68,13 @@ pub(crate) struct Preopen {
 pub(crate) struct Environment {
     pub(crate) id: ContainerId,
     pub(crate) args: Vec<String>,
-    pub(crate) env: Vec<(String, String)>,
+    pub(crate) env: Arc<Vec<(String, String)>>,
     pub(crate) working_dir: Option<String>,
     pub(crate) preopens: Vec<Preopen>,
     pub(crate) stdio: Stdio,
     /// Who is attached to the container.
     pub(crate) outputs: Arc<Outputs>,
+    pub(crate) platform: Arc<Platform>,
 }
 
 /// Where an instance's standard streams go.
@@ -96,7 +100,12 @@ impl Environment {
             }
         }
         // The operating system's network is out of reach.
-        builder.args(&self.args).envs(&self.env).allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        builder
+            .args(&self.args)
+            .envs(self.env.as_slice())
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false);
         if let Some(inline) = inline {
             inline.furnish(&mut builder);
         }
@@ -122,6 +131,7 @@ impl Environment {
             wasi: self.context(host, shared.inline.as_ref())?,
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::new(Arc::clone(host), self.id.pod.clone()),
+            platform: Arc::clone(&self.platform),
             memory: InstanceMemory::new(Arc::clone(&account.memory)),
             account: Arc::clone(account),
             fuel: 0,

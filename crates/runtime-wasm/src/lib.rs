@@ -8,8 +8,8 @@
 //! What it must not do: decide anything. Restarts, back-off, pull policy and phases are the agent's. And no guest ever
 //! reaches the operating system's network, a file outside of its pod's folder, or a thread that is not a guest thread.
 //!
-//! - Ends: see `exit.rs`. WASI has no signals: stopping ends a command at once (143); a service finishes the requests
-//!   that it is at and exits with 0. Killing is 137.
+//! - Ends: see `exit.rs`. WASI has no signals: stopping ends a command at once (143), unless it imports `termination` of
+//!   `coracle:pod/lifecycle` and ends by itself; a service finishes the requests that it is at and exits with 0. Killing is 137.
 //! - Limits: memory by a limiter that ends the guest beyond it (`OOMKilled`); CPU by time slices and a quota; fuel,
 //!   where it is asked for, by a second engine that counts instructions: a total ends the guest (`FuelExhausted`), a rate
 //!   makes it pause.
@@ -40,6 +40,7 @@ mod flow;
 mod guest;
 mod outgoing;
 mod pipe;
+mod platform;
 mod stdio;
 mod volume;
 

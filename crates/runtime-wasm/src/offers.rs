@@ -21,6 +21,7 @@ pub(crate) struct Package {
 
 /// What components may import.
 pub(crate) const PACKAGES: &[Package] = &[
+    Package { name: "coracle:pod", version: "0.1.0", interfaces: &["lifecycle"] },
     Package {
         name: "wasi:cli",
         version: "0.2.12",
@@ -38,9 +39,12 @@ pub(crate) const PACKAGES: &[Package] = &[
         ],
     },
     Package { name: "wasi:clocks", version: "0.2.12", interfaces: &["monotonic-clock", "wall-clock"] },
+    Package { name: "wasi:config", version: "0.2.0-rc.1", interfaces: &["store"] },
     Package { name: "wasi:filesystem", version: "0.2.12", interfaces: &["preopens", "types"] },
     Package { name: "wasi:http", version: "0.2.12", interfaces: &["outgoing-handler", "types"] },
     Package { name: "wasi:io", version: "0.2.12", interfaces: &["error", "poll", "streams"] },
+    Package { name: "wasi:logging", version: "0.1.0-draft", interfaces: &["logging"] },
+    Package { name: "wasi:logging", version: "", interfaces: &["logging"] },
     Package { name: "wasi:random", version: "0.2.12", interfaces: &["insecure", "insecure-seed", "random"] },
     Package {
         name: "wasi:sockets",

@@ -15,6 +15,7 @@ use crate::container::{self, Container, Ending, State};
 use crate::engine::Metering;
 use crate::exit;
 use crate::guest::{Environment, Stdio};
+use crate::platform::Platform;
 use crate::registry::ImageConfig;
 use crate::shared::Shared;
 use crate::volume::{self, PodDir};
@@ -130,14 +131,18 @@ impl PodWorker {
             .map_err(|error| ContainerError::Create(format!("image {:?}: {error}", spec.image)))?;
         let (dir, wanted) = (self.dir().map_err(ContainerError::Create)?, spec.clone());
         let prepared = blocking(move || dir.prepare(&wanted)).await.map_err(ContainerError::Create)?;
+        let env = Arc::new(environment(&spec, sandbox, &image.config));
+        let outputs = Arc::default();
+        let platform = Platform::new(&shared.host, sandbox, &spec, &env, &outputs, program.asks_for_pod);
         let environment = Environment {
             id: spec.id.clone(),
             args: arguments(&spec, &image.config),
-            env: environment(&spec, sandbox, &image.config),
+            env,
             working_dir: spec.working_dir.or(Some(image.config.working_dir).filter(|dir| !dir.is_empty())),
             preopens: prepared.preopens,
             stdio: Stdio::default(),
-            outputs: Arc::default(),
+            outputs,
+            platform: Arc::new(platform),
         };
         let container = Container::new(environment, program, account, spec.ports, prepared.termination_message);
         self.containers.insert(spec.id, Arc::new(container));

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
-use wasmtime::{ExternType, Module};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::{Engine, ExternType, Module};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -18,7 +19,7 @@ use crate::files;
 use crate::guest::Guest;
 use crate::image_store::ImageStore;
 use crate::inspect::ImageDetails;
-use crate::offers;
+use crate::{offers, platform};
 
 /// Compiled programs kept in memory beyond those that run: each is about the size of its code.
 const KEPT_MAX: usize = 64;
@@ -28,6 +29,10 @@ pub(crate) struct Program {
     pub(crate) flavor: Arc<Flavor>,
     /// The program joined with what it imports; or which import is missing.
     pub(crate) linked: Result<Linked, String>,
+    /// Whether it asks to be told of its termination: then it ends by itself.
+    pub(crate) hears_termination: bool,
+    /// Whether it asks what its pod is.
+    pub(crate) asks_for_pod: bool,
 }
 
 impl fmt::Debug for Program {
@@ -110,12 +115,15 @@ impl Compiler {
         let flavor = self.engines.flavor(metering)?;
         let bytes = images.contents(digest).map_err(|error| describe(&error))?;
         offers::check(&bytes)?;
-        let linked = if is_component(&bytes) {
-            link_component(&flavor, &self.component(&flavor, digest, &bytes)?)?
-        } else {
-            link_module(&flavor, &self.module(&flavor, digest, &bytes)?)?
-        };
-        Ok(Arc::new(Program { flavor, linked }))
+        if !is_component(&bytes) {
+            let linked = link_module(&flavor, &self.module(&flavor, digest, &bytes)?)?;
+            return Ok(Arc::new(Program { flavor, linked, hears_termination: false, asks_for_pod: false }));
+        }
+        let component = self.component(&flavor, digest, &bytes)?;
+        let linked = link_component(&flavor, &component)?;
+        let asks = |function| imports_function(&flavor.engine, &component, platform::LIFECYCLE, function);
+        let (hears_termination, asks_for_pod) = (asks(platform::TERMINATION), asks("pod"));
+        Ok(Arc::new(Program { flavor, linked, hears_termination, asks_for_pod }))
     }
 
     fn module(&self, flavor: &Flavor, digest: &str, bytes: &[u8]) -> Result<Module, String> {
@@ -231,6 +239,16 @@ fn link_module(flavor: &Flavor, module: &Module) -> Result<Result<Linked, String
     has_start(module)?;
     let linked = flavor.modules.instantiate_pre(module).map(Linked::Module);
     Ok(linked.map_err(|error| format!("{error:#}")))
+}
+
+/// Whether a component imports this function of an interface whose name starts so; toolchains leave out what a program does not use.
+fn imports_function(engine: &Engine, component: &Component, interface: &str, function: &str) -> bool {
+    component.component_type().imports(engine).any(|(name, import)| match import.ty {
+        ComponentItem::ComponentInstance(instance) if name.starts_with(interface) => {
+            instance.exports(engine).any(|(name, _)| name == function)
+        }
+        _ => false,
+    })
 }
 
 fn link_component(flavor: &Flavor, component: &Component) -> Result<Result<Linked, String>, String> {

@@ -159,7 +159,7 @@ fn exec(
                 Err(error) => Err(OpenError(format!("the runtime failed: {error}"))),
             },
             // With its container's program it ends itself, as processes do.
-            ending = container::asked(&container, Ending::Stop) => {
+            ending = container::asked(&container, container.ended_by()) => {
                 Ok(if ending == Ending::Kill { exit::killed().code } else { exit::terminated().code })
             }
             () = container.wait() => Ok(exit::killed().code),

@@ -81,6 +81,13 @@ impl Log {
         }
     }
 
+    /// Waits until whoever is attached takes more.
+    pub(crate) async fn writable(&self) {
+        for flow in self.outputs.of(self.stream) {
+            flow.writable().await;
+        }
+    }
+
     /// Writes a line of the runtime's own.
     pub(crate) fn line(&self, text: &str) {
         self.put(format!("{}\n", text.trim_end()).as_bytes());

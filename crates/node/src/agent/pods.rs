@@ -267,6 +267,9 @@ impl Pods {
             RuntimeEvent::ContainerExited { id, exit } => {
                 self.with(&id.pod, |worker| worker.exited(&id, exit, context));
             }
+            RuntimeEvent::ReadinessSaid { id, ready } => {
+                self.with(&id.pod, |worker| worker.readiness_said(&id, ready));
+            }
             RuntimeEvent::Probed { id, result } => {
                 if let Some(uid) = context.shared.probes.remove(&id) {
                     self.with(&uid, |worker| worker.probed(id, &result, context));

@@ -250,6 +250,17 @@ pub struct Limits {
     pub processes: Option<u32>,
 }
 
+/// What a pod's programs may know of it beside its names and address, where a runtime has a way to tell them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodMetadata {
+    /// The node's name.
+    pub node: String,
+    /// Its labels, as they are when the container is created.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations, as they are when the container is created.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// Everything a runtime needs to create a container; references are resolved already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
@@ -279,6 +290,9 @@ pub struct ContainerSpec {
     pub terminal: Terminal,
     /// `lifecycle.stopSignal`; `None`: the image's, or SIGTERM.
     pub stop_signal: Option<String>,
+    /// Its pod.
+    #[serde(default)]
+    pub pod: PodMetadata,
 }
 
 impl ContainerSpec {
@@ -298,6 +312,7 @@ impl ContainerSpec {
             security: Security::default(),
             terminal: Terminal::default(),
             stop_signal: None,
+            pod: PodMetadata::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod limits;
+mod platform;
 mod registry;
 mod services;
 mod simulated;

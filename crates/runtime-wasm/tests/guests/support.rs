@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -99,6 +101,23 @@ impl Host {
 }
 
 impl Host {
+    /// Waits until what was heard is like that.
+    fn wait_until(&self, what: &str, holds: impl Fn(&Heard) -> bool) {
+        let heard = self.heard.lock().unwrap();
+        let (heard, timeout) = self.changed.wait_timeout_while(heard, PATIENCE, |heard| !holds(heard)).unwrap();
+        assert!(!timeout.timed_out(), "no {what}; heard {heard:?}");
+    }
+
+    /// Everything that was told of readiness.
+    pub(crate) fn said_ready(&self) -> Vec<bool> {
+        let heard = self.heard.lock().unwrap();
+        let said = heard.events.iter().filter_map(|event| match event {
+            RuntimeEvent::ReadinessSaid { ready, .. } => Some(*ready),
+            _ => None,
+        });
+        said.collect()
+    }
+
     /// The CPU time of the one container, from the last `Stats`, which is taken out.
     pub(crate) fn take_cpu_nanos(&self) -> u64 {
         let mut heard = self.heard.lock().unwrap();
@@ -180,6 +199,25 @@ impl World {
         })
     }
 
+    /// Starts a program of `tests/guests`.
+    pub(crate) fn launch_component(&self, name: &str, change: impl FnOnce(&mut ContainerSpec)) -> ContainerId {
+        self.runtime.import(name, &component(name)).unwrap();
+        let mut spec = spec(name);
+        change(&mut spec);
+        let id = spec.id.clone();
+        self.create(spec).unwrap();
+        self.start(&id).unwrap();
+        id
+    }
+
+    /// Waits until a container has written this.
+    pub(crate) fn wait_for_log(&self, id: &ContainerId, stream: LogStreamName, text: &str) {
+        self.host.wait_until(&format!("{text:?} in the log"), |heard| {
+            let written = heard.logs.get(&(id.clone(), stream));
+            written.is_some_and(|bytes| String::from_utf8_lossy(bytes).contains(text))
+        });
+    }
+
     /// Runs the text of a module to its end.
     pub(crate) fn run(&self, wat: &str, change: impl FnOnce(&mut ContainerSpec)) -> Exit {
         let id = self.launch(wat, change);
@@ -235,6 +273,21 @@ impl World {
             _ => None,
         })
     }
+}
+
+/// A program of `tests/guests`, built once a test run.
+pub(crate) fn component(name: &str) -> Vec<u8> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/guests/Cargo.toml");
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("test-guests");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-wasip2", "--manifest-path", manifest])
+        .arg("--target-dir")
+        .arg(&target)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .status()
+        .unwrap();
+    assert!(built.success(), "the test's guests do not build");
+    std::fs::read(target.join(format!("wasm32-wasip2/release/{name}.wasm"))).unwrap()
 }
 
 pub(crate) fn sandbox() -> Sandbox {

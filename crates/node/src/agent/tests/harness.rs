@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::fake::{FakeRuntime, Script};
 use crate::runtime::{
-    ContainerSpec, ProbeResult, RuntimeCommand, RuntimeEvent, RuntimeKind, Sandbox, StorageUse, VolumeSource,
+    ContainerId, ContainerSpec, ProbeResult, RuntimeCommand, RuntimeEvent, RuntimeKind, Sandbox, StorageUse,
+    VolumeSource,
 };
 use crate::{Checkpoint, EventType, Input, NodeAgent, NodeConfig, Output, RequestId, RuntimeInfo};
 
@@ -152,6 +153,12 @@ impl Harness {
     pub(super) fn stores(&mut self, volume: &str, bytes: u64) {
         let volumes = BTreeMap::from([(volume.to_owned(), bytes)]);
         self.runtime.store(StorageUse { volumes, containers: BTreeMap::new() });
+    }
+
+    /// The program of a pod's container says whether it is ready.
+    pub(super) fn says_ready(&mut self, pod: &str, instance: u32, ready: bool) {
+        let id = ContainerId { pod: format!("uid-{pod}").as_str().into(), container: "c".into(), instance };
+        self.step(Input::Runtime(RuntimeEvent::ReadinessSaid { id, ready }));
     }
 
     pub(super) fn probe_answer(&mut self, result: ProbeResult) {

@@ -207,6 +207,42 @@ fn readiness_follows_its_probe() {
 }
 
 #[test]
+fn a_container_is_ready_when_its_probe_and_its_program_say_so() {
+    let mut h = Harness::new();
+    h.script("img", Script::ready_after(secs(12)));
+    let mut pod = pod("web");
+    pod["spec"]["containers"][0]["readinessProbe"] = json!({"tcpSocket": {"port": 80}, "periodSeconds": 5});
+    h.apply(pod);
+    h.advance(secs(1));
+    h.says_ready("web", 0, false);
+    h.advance(secs(20));
+    assert_eq!(h.condition("web", "Ready"), "False", "the probe alone is not enough");
+    h.says_ready("web", 0, true);
+    h.advance(secs(1));
+    assert_eq!(h.condition("web", "Ready"), "True");
+    assert_eq!(h.status("web")["containerStatuses"][0]["ready"], true);
+    h.says_ready("web", 0, false);
+    h.advance(secs(1));
+    assert_eq!(h.condition("web", "Ready"), "False");
+}
+
+#[test]
+fn a_container_that_starts_anew_has_said_nothing_and_what_an_older_one_said_is_forgotten() {
+    let mut h = Harness::new();
+    h.script("img", Script::exits(secs(5), 0));
+    h.apply(pod("web"));
+    h.advance(secs(1));
+    h.says_ready("web", 0, false);
+    h.advance(secs(1));
+    assert_eq!(h.condition("web", "Ready"), "False");
+    h.advance(secs(4));
+    assert_eq!((h.starts(), h.condition("web", "Ready").as_str()), (2, "True"));
+    h.says_ready("web", 0, false);
+    h.advance(secs(1));
+    assert_eq!(h.condition("web", "Ready"), "True");
+}
+
+#[test]
 fn a_failing_liveness_probe_restarts_the_container() {
     let mut h = Harness::new();
     h.script("img", Script::ready_after(secs(10_000)));
