@@ -2,6 +2,10 @@
 
 use crate::{GroupResource, Gvk};
 
+/// The rows of guests' key-value store, in the namespaces of the ServiceAccounts that they belong to. Nobody serves them: they are
+/// reached through a node's port, and removed by the leader.
+pub const KEY_VALUES: GroupResource = GroupResource::builtin("coracle.dev", "keyvalues");
+
 macro_rules! resources {
     ($($name:ident, $gvk:ident: $group:literal $version:literal $plural:literal $kind:literal;)*) => {
         $(
@@ -19,7 +23,7 @@ macro_rules! resources {
 
         /// The resource of a group and plural, without an allocation, where it is one of these.
         pub fn known(group: &str, resource: &str) -> Option<GroupResource> {
-            [$($name),*].into_iter().find(|known| known.resource == resource && known.group == group)
+            [$($name),*].into_iter().chain([KEY_VALUES]).find(|known| known.resource == resource && known.group == group)
         }
     };
 }

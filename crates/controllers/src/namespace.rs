@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coracle_api::resources::{NAMESPACE, NAMESPACES, PODS};
+use coracle_api::resources::{KEY_VALUES, NAMESPACE, NAMESPACES, PODS};
 use coracle_api::{GroupResource, Object, ObjectKey};
 use coracle_store::View;
 use serde_json::{Value, json};
@@ -99,7 +99,10 @@ impl Content {
             if count == 0 {
                 continue;
             }
-            content.add(view.list(&resource, Some(namespace)));
+            // Nobody serves these: the leader removes them itself.
+            if resource != KEY_VALUES {
+                content.add(view.list(&resource, Some(namespace)));
+            }
             let only_pods_for_now = resource == PODS;
             content.counts.insert(resource, count);
             if only_pods_for_now {

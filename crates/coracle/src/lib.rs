@@ -56,6 +56,7 @@ mod identity;
 mod images;
 mod ingress;
 mod join;
+mod key_values;
 mod limits;
 mod logs;
 mod member;

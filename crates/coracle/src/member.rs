@@ -35,6 +35,7 @@ use crate::http::listen::Doors;
 use crate::identity::Identity;
 use crate::images::Images;
 use crate::join::Gate;
+use crate::key_values::KeyValues;
 use crate::logs::LogStore;
 use crate::memory_disk::MemoryDisk;
 use crate::metrics::Metrics;
@@ -239,6 +240,7 @@ impl Member {
             shutdown: site.shutdown.child_token(),
             cluster_shutdown: site.shutdown.clone(),
             rng: Mutex::new(rng),
+            key_values: KeyValues::default(),
             served: AtomicU64::new(0),
         });
         site.peers.join(id, brain);

@@ -26,6 +26,7 @@ use crate::dns::Upstream;
 use crate::http::fair::FairQueue;
 use crate::images::Images;
 use crate::join::Gate;
+use crate::key_values::KeyValues;
 use crate::logs::LogStore;
 use crate::metrics::Metrics;
 use crate::node::Nodes;
@@ -109,6 +110,8 @@ pub(crate) struct Process {
     /// Every member of the process stops.
     pub(crate) cluster_shutdown: CancellationToken,
     pub(crate) rng: Mutex<Rng>,
+    /// What writes of guests' keys that are under way add.
+    pub(crate) key_values: KeyValues,
     pub(crate) served: AtomicU64,
 }
 
@@ -292,7 +295,10 @@ impl Process {
     }
 
     /// Proposes, again where it is certain that nothing was done: while nobody leads, a client waits like one that reads.
-    async fn propose_to_a_leader(&self, transaction: Transaction) -> Result<Result<Applied, Refused>, Status> {
+    pub(crate) async fn propose_to_a_leader(
+        &self,
+        transaction: Transaction,
+    ) -> Result<Result<Applied, Refused>, Status> {
         if transaction.term.is_some() || self.alone.load(Ordering::Relaxed) {
             return self.propose(transaction).await;
         }

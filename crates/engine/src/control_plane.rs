@@ -19,6 +19,7 @@ use coracle_store::{Entry, Store, StoreOptions, View};
 use crate::autopilot::{self, Autopilot, AutopilotOptions};
 use crate::feature_level::Levels;
 use crate::forward::{Accepted, Forwards};
+use crate::key_values::Removal;
 use crate::leader::Leader;
 use crate::members::{MEMBERS, MemberRecord, Wants};
 use crate::{Input, Output, PeerMessage, Settled};
@@ -74,6 +75,7 @@ pub struct Restored {
 pub struct ControlPlane {
     pub(crate) options: ControlPlaneOptions,
     pub(crate) levels: Levels,
+    pub(crate) removal: Removal,
     registry: Registry,
     raft: raft::Member,
     store: Store,
@@ -158,6 +160,7 @@ impl ControlPlane {
             snapshotting: false,
             snapshot_wanted: false,
             levels: Levels::default(),
+            removal: Removal::default(),
             options,
         }
     }
@@ -206,7 +209,7 @@ impl ControlPlane {
     pub fn next_wakeup(&self) -> Option<Instant> {
         let leader = self.leader.as_ref().and_then(Leader::next_wakeup);
         let look = (self.leader.is_some() && self.has_list()).then_some(self.next_look);
-        [self.raft.next_wakeup(), leader, look].into_iter().flatten().min()
+        [self.raft.next_wakeup(), leader, look, self.removal.next_wakeup()].into_iter().flatten().min()
     }
 
     /// One step. It takes under a millisecond and never waits.
@@ -219,6 +222,7 @@ impl ControlPlane {
         if !self.current && !std::mem::replace(&mut self.asking, true) {
             self.step_raft(now, raft::Input::ReadIndex(OWN_READ), &mut out);
         }
+        self.look_at_rows(now, &mut out);
         self.propose(now, &mut out);
         self.lead(now, &mut out);
         self.look(now, &mut out);

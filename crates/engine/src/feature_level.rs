@@ -18,7 +18,7 @@ pub const FEATURE_LEVEL: u32 = 1;
 /// How often a member says its level until the record has it, and the leader looks at the others'.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The proposal of a member itself: nobody waits for it.
-const OWN_PROPOSAL: ProposalId = ProposalId(u64::MAX);
+pub(crate) const OWN_PROPOSAL: ProposalId = ProposalId(u64::MAX);
 
 /// What a member has seen of the cluster's level.
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@ mod control_plane;
 mod feature_level;
 mod forward;
 mod input;
+mod key_values;
 mod leader;
 mod members;
 mod node_feed;
@@ -24,6 +25,10 @@ pub use cluster_record::{CLUSTERS, ClusterRecord};
 pub use control_plane::{ControlPlane, ControlPlaneOptions, Restored, SNAPSHOT_AFTER_BYTES, default_controllers};
 pub use feature_level::FEATURE_LEVEL;
 pub use input::{CLOCK_DRIFT_MAX, Input, ProposalId, clock_jumped, may_prove_itself, needs_read};
+pub use key_values::{
+    ACCOUNT_BYTES_MAX, ACCOUNT_KEYS_MAX, BATCH_BYTES_MAX, BATCH_KEYS_MAX, Bucket, KEY_BYTES_MAX, Prepared, Rows,
+    VALUE_BYTES_MAX,
+};
 pub use members::{MEMBERS, MEMBERS_MAX, MemberRecord, Wants};
 pub use node_feed::NodeFeed;
 pub use output::{Output, Settled};

@@ -15,11 +15,13 @@ use serde::{Deserialize, Serialize};
 
 mod duplex;
 mod image;
+mod key_value;
 mod session;
 mod spec;
 
 pub use duplex::duplex;
 pub use image::{DiskUse, ImageError, ImageInfo, Login, PullId, PullPolicy, StoredImage};
+pub use key_value::{KeyValueAnswer, KeyValueAnswering, KeyValueCall, KeyValueError};
 pub use session::{
     ByteReader, ByteWriter, Opening, Resize, Session, SessionExit, SessionKind, SessionSpec, TerminalSize,
 };
@@ -473,6 +475,13 @@ pub trait RuntimeHost: fmt::Debug + Send + Sync {
     fn logins(&self, image: &str) -> FindingLogins {
         let _ = image;
         Box::pin(std::future::ready(Vec::new()))
+    }
+
+    /// A guest of a pod uses a bucket of the cluster's key-value store: one of those that the pod's ServiceAccount has. A read has every
+    /// write that was answered before it, wherever that was.
+    fn key_value(&self, from: &Uid, bucket: &str, call: KeyValueCall) -> KeyValueAnswering {
+        let _ = (from, bucket, call);
+        Box::pin(std::future::ready(Err(KeyValueError::Other("there is no key-value store here".into()))))
     }
 
     /// A guest of a pod looks a name up.

@@ -43,6 +43,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package { name: "wasi:filesystem", version: "0.2.12", interfaces: &["preopens", "types"] },
     Package { name: "wasi:http", version: "0.2.12", interfaces: &["outgoing-handler", "types"] },
     Package { name: "wasi:io", version: "0.2.12", interfaces: &["error", "poll", "streams"] },
+    Package { name: "wasi:keyvalue", version: "0.2.0-draft", interfaces: &["atomics", "batch", "store"] },
     Package { name: "wasi:logging", version: "0.1.0-draft", interfaces: &["logging"] },
     Package { name: "wasi:logging", version: "", interfaces: &["logging"] },
     Package { name: "wasi:random", version: "0.2.12", interfaces: &["insecure", "insecure-seed", "random"] },

@@ -1,9 +1,10 @@
-//! Interfaces beyond WASI's core that components may import: configuration, logging, and what a pod is to its program.
+//! Interfaces beyond WASI's core that components may import: configuration, a key-value store, logging, and what a pod is to its program.
 //!
 //! Each is linked by hand: they are small, and wasmtime compares their types with a component's when it is linked. What is here holds
 //! no rule of a pod's life: what a guest says of itself is an event for the agent.
 
 mod config;
+mod key_value;
 mod lifecycle;
 mod logging;
 
@@ -93,6 +94,7 @@ impl Pod {
 /// Puts the interfaces into a linker; `offers.rs` names them.
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     config::link(linker)?;
+    key_value::link(linker)?;
     logging::link(linker)?;
     lifecycle::link(linker)
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Weak};
 use coracle_api::Uid;
 use coracle_base::Timestamp;
 use coracle_node::runtime::{
-    Connecting, ContainerId, Destination, FindingLogins, LOG_TAIL_BYTES, LOG_TAIL_LINES, LogStream, OpenError,
-    RuntimeEvent, RuntimeHost,
+    Connecting, ContainerId, Destination, FindingLogins, KeyValueAnswering, KeyValueCall, KeyValueError,
+    LOG_TAIL_BYTES, LOG_TAIL_LINES, LogStream, OpenError, RuntimeEvent, RuntimeHost,
 };
 use tokio::sync::mpsc;
 
 use super::News;
 use crate::dialer;
+use crate::key_values;
 use crate::logs::LogStore;
 use crate::process::Process;
 
@@ -76,6 +77,14 @@ impl RuntimeHost for Host {
     fn logins(&self, image: &str) -> FindingLogins {
         let image = image.to_owned();
         Box::pin(async move { crate::registries::user_logins(&image).await })
+    }
+
+    fn key_value(&self, from: &Uid, bucket: &str, call: KeyValueCall) -> KeyValueAnswering {
+        let (process, from, bucket) = (self.process(), from.clone(), bucket.to_owned());
+        Box::pin(async move {
+            let process = process.map_err(|error| KeyValueError::Other(error.0))?;
+            key_values::answer(&process, &from, &bucket, &call).await
+        })
     }
 
     fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use coracle_api::Uid;
 use coracle_base::Timestamp;
 use coracle_node::runtime::{
-    Connecting, ContainerId, Destination, FindingLogins, ImageError, LogStream, OpenError, Opening, PullId, PullPolicy,
-    Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind, SessionSpec, StreamSpec, Usage,
+    Connecting, ContainerId, Destination, FindingLogins, ImageError, KeyValueAnswering, KeyValueCall, LogStream,
+    OpenError, Opening, PullId, PullPolicy, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind,
+    SessionSpec, StreamSpec, Usage,
 };
 use coracle_runtime_docker::DockerRuntime;
 use coracle_runtime_wasm::WasmRuntime;
@@ -119,6 +120,10 @@ impl RuntimeHost for Part {
 
     fn logins(&self, image: &str) -> FindingLogins {
         self.host.logins(image)
+    }
+
+    fn key_value(&self, from: &Uid, bucket: &str, call: KeyValueCall) -> KeyValueAnswering {
+        self.host.key_value(from, bucket, call)
     }
 
     fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {

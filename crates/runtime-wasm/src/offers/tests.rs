@@ -54,6 +54,10 @@ fn the_nearest_version_on_offer_is_named() {
         "it imports wasi:http/types@0.2.0-rc-2023-11-10: this node offers wasi:http/types@0.2.12"
     );
     assert_eq!(
+        refusal(&importing("wasi:keyvalue/store@0.2.0-draft2")),
+        "it imports wasi:keyvalue/store@0.2.0-draft2: this node offers wasi:keyvalue/store@0.2.0-draft"
+    );
+    assert_eq!(
         refusal(&importing("wasi:clocks/timezone@0.2.0")),
         "it imports wasi:clocks/timezone@0.2.0: this node offers wasi:clocks@0.2.12 without an interface \"timezone\""
     );

@@ -85,6 +85,15 @@ fn a_component_says_whether_it_is_ready_and_a_repetition_is_not_told() {
 }
 
 #[test]
+fn a_key_value_store_that_does_not_answer_is_an_error_of_the_guests_call() {
+    let world = World::new();
+    let id = world.launch_component("keys", |spec| spec.args = ["stock", "get", "a"].map(str::to_owned).into());
+    assert_eq!(world.exit(&id).code, 0);
+    let said = world.log(&id, "stdout");
+    assert_eq!(said, "open Error::Other(\"there is no key-value store here\")\n");
+}
+
+#[test]
 fn a_component_reads_what_its_pod_is() {
     let world = World::new();
     let id = world.launch_component("steadfast", |spec| {
