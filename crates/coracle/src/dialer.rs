@@ -21,6 +21,7 @@ use crate::process::Process;
 
 mod datagrams;
 mod endpoints;
+mod guests;
 mod handover;
 mod names;
 mod policy;
@@ -32,6 +33,7 @@ pub(crate) use endpoints::{
     Published, Service, external_name, has_endpoints, published, published_in, ready_on, service, service_at,
     service_port,
 };
+pub(crate) use guests::{datagrams_from_pod, resolve};
 use handover::ServiceStream;
 use names::Name;
 pub(crate) use policy::{End, is_within};
@@ -98,12 +100,24 @@ pub(crate) struct PodPort {
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     pub(crate) while_ending: WhileEnding,
+    /// Who connects, as the pod is told; a loopback address is the pod itself.
+    pub(crate) from: Option<SocketAddr>,
 }
 
 impl PodPort {
-    /// A port of this very pod.
+    /// A port of this very pod, for somebody of whom it is told nothing.
     pub(crate) fn of(node: String, pod: Uid, port: u16, protocol: Protocol) -> Self {
-        Self { node, pod, port, protocol, while_ending: WhileEnding::Connect }
+        Self { node, pod, port, protocol, while_ending: WhileEnding::Connect, from: None }
+    }
+
+    /// The same for somebody who is told. The machine's own loopback is not the pod's.
+    pub(crate) fn from(self, from: Option<SocketAddr>) -> Self {
+        Self { from: from.filter(|from| !from.ip().is_loopback()), ..self }
+    }
+
+    /// The same from inside of the pod.
+    pub(crate) fn inside(self) -> Self {
+        Self { from: Some((Ipv4Addr::LOCALHOST, 0).into()), ..self }
     }
 }
 
@@ -137,7 +151,7 @@ pub(crate) fn meant(process: &Process, from: IpAddr, to: SocketAddr, protocol: P
 pub(crate) async fn dial_meant(process: &Arc<Process>, meant: &Meant) -> Result<ByteStream, OpenError> {
     match meant {
         Meant::Service(port) => dial_service(process, port.clone()).await,
-        Meant::Address(address, from) => dial_address(process, from, address.ip(), address.port(), Protocol::Tcp).await,
+        Meant::Address(to, from) => dial_address(process, from, *to, Protocol::Tcp, source(process, from)).await,
     }
 }
 
@@ -167,7 +181,7 @@ pub(crate) async fn dial_from_pod(
             Some(key) => dial_service(process, service(key)).await,
             None => match endpoints::service_outside(&view, address, port, Protocol::Tcp) {
                 Some(key) => dial_service(process, service_via(key, Via::Anyhow)).await,
-                None => dial_address(process, &end, address, port, Protocol::Tcp).await,
+                None => dial_address(process, &end, (address, port).into(), Protocol::Tcp, source(process, &end)).await,
             },
         },
         Name::Service(key) => dial_service(process, service(key)).await,
@@ -206,7 +220,7 @@ pub(crate) async fn dial_pod(process: &Process, to: &PodPort) -> Result<ByteStre
 
 /// The same for a pod of this process.
 pub(crate) async fn dial_pod_here(process: &Process, to: &PodPort) -> Result<ByteStream, OpenError> {
-    let PodPort { node, pod, port, protocol, while_ending } = to.clone();
+    let PodPort { node, pod, port, protocol, while_ending, from } = to.clone();
     let runtime =
         process.nodes.runtime(&node).ok_or_else(|| OpenError(format!("node {node:?} is not reachable from here")))?;
     // The node's agent acts on no newer view than this one: who is let in here comes before the pod is asked to end.
@@ -214,8 +228,8 @@ pub(crate) async fn dial_pod_here(process: &Process, to: &PodPort) -> Result<Byt
         return Err(OpenError(format!("pod {pod} port {port}: connect: connection refused: the pod is ending")));
     }
     let opening = runtime.open(match protocol {
-        Protocol::Tcp => StreamSpec::Port { pod, port },
-        Protocol::Udp => StreamSpec::Datagrams { pod, port },
+        Protocol::Tcp => StreamSpec::Port { pod, port, from },
+        Protocol::Udp => StreamSpec::Datagrams { pod, port, from },
     });
     opening.await
 }
@@ -223,22 +237,6 @@ pub(crate) async fn dial_pod_here(process: &Process, to: &PodPort) -> Result<Byt
 /// Whether a pod is being deleted.
 fn is_ending(view: &View, pod: &Uid) -> bool {
     view.by_uid(pod).is_some_and(|pod| pod.metadata().deletion_timestamp.is_some())
-}
-
-/// The addresses of a name as a guest's resolver sees it: a service's own, or those of a headless one's ready pods.
-pub(crate) fn resolve(view: &View, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
-    let found = match meaning(view, from, name) {
-        Name::Address(address) => vec![address],
-        Name::Service(key) => match endpoints::cluster_ip(view, &key) {
-            Some(address) => vec![address],
-            None => endpoints::addresses(view, &key),
-        },
-        Name::Endpoint(key, label) => {
-            endpoints::of_label(view, &key, &label, 0).into_iter().map(|endpoint| endpoint.address).collect()
-        }
-        Name::Outside(_) | Name::Unknown => Vec::new(),
-    };
-    if found.is_empty() { Err(no_such_host(name)) } else { Ok(found) }
 }
 
 /// Tries the endpoints in turn; when all refuse, those that come next.
@@ -293,9 +291,9 @@ async fn open(process: &Process, from: &End, endpoint: &Endpoint) -> Result<Byte
     permit_endpoint(process, from, endpoint, Protocol::Tcp)?;
     match &endpoint.pod {
         Some((node, pod)) if process.nodes.runtime(node).is_some() || process.peers.elsewhere(node).is_some() => {
-            dial_pod(process, &endpoint.in_pod(node, pod, Protocol::Tcp)).await
+            dial_pod(process, &endpoint.in_pod(node, pod, Protocol::Tcp).from(source(process, from))).await
         }
-        _ => dial_address(process, from, endpoint.address, endpoint.port, Protocol::Tcp).await,
+        _ => dial_address(process, from, endpoint.place(), Protocol::Tcp, source(process, from)).await,
     }
 }
 
@@ -319,6 +317,21 @@ pub(crate) fn end_at(process: &Process, view: &View, address: IpAddr) -> End {
     if process.is_in_cluster(address) || policy::is_node(view, address) { End::Node } else { End::Address(address) }
 }
 
+/// An end's address, as the other end is told. A node has several, and what comes from one is told of none.
+fn source(process: &Process, end: &End) -> Option<SocketAddr> {
+    let address = match end {
+        End::Node => return None,
+        End::Address(address) => *address,
+        End::Pod(pod) => own_address(&process.view(), pod)?,
+    };
+    Some(SocketAddr::new(address, 0))
+}
+
+/// The address of a pod, once it is known.
+fn own_address(view: &View, pod: &Uid) -> Option<IpAddr> {
+    view.by_uid(pod)?.attribute("status.podIP").parse().ok()
+}
+
 /// The Service of the API server leads to its socket.
 async fn api_server(process: &Process) -> Result<ByteStream, OpenError> {
     match process.options.advertise.parse() {
@@ -329,25 +342,26 @@ async fn api_server(process: &Process) -> Result<ByteStream, OpenError> {
 
 /// What a pod calls localhost is itself.
 async fn own_port(process: &Process, view: &View, from: &Uid, port: u16) -> Result<ByteStream, OpenError> {
-    dial_pod(process, &PodPort::of(node_of(view, from), from.clone(), port, Protocol::Tcp)).await
+    dial_pod(process, &PodPort::of(node_of(view, from), from.clone(), port, Protocol::Tcp).inside()).await
 }
 
 async fn dial_address(
     process: &Process,
     from: &End,
-    address: IpAddr,
-    port: u16,
+    to: SocketAddr,
     protocol: Protocol,
+    source: Option<SocketAddr>,
 ) -> Result<ByteStream, OpenError> {
+    let (address, port) = (to.ip(), to.port());
     if let Some((node, pod)) = process.nodes.pod_at(address) {
         permit(process, from, &End::Pod(pod.clone()), port, protocol)?;
-        return dial_pod(process, &PodPort::of(node, pod, port, protocol)).await;
+        return dial_pod(process, &PodPort::of(node, pod, port, protocol).from(source)).await;
     }
     if let Some((node, pod)) = pod_with(&process.view(), address)
         && process.peers.elsewhere(&node).is_some()
     {
         permit(process, from, &End::Pod(pod.clone()), port, protocol)?;
-        return dial_pod(process, &PodPort::of(node, pod, port, protocol)).await;
+        return dial_pod(process, &PodPort::of(node, pod, port, protocol).from(source)).await;
     }
     let address = SocketAddr::new(address, port);
     let network = if protocol == Protocol::Tcp { "tcp" } else { "udp" };

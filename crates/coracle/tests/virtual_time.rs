@@ -161,6 +161,10 @@ async fn virtual_time_needs_a_runtime_of_one_thread() {
     assert!(error.to_string().contains("current_thread"), "{error}");
 }
 
+#[cfg(feature = "wasm")]
+#[path = "virtual_time/network.rs"]
+mod network;
+
 /// Real modules on the test's own runtime.
 #[cfg(feature = "wasm")]
 mod guests {

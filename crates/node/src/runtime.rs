@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 
 use coracle_api::Uid;
@@ -371,6 +371,8 @@ pub enum StreamSpec {
         pod: Uid,
         /// The port.
         port: u16,
+        /// Who connects, as far as it is known; port 0 is any. A loopback address stands for the inside of the pod.
+        from: Option<SocketAddr>,
     },
     /// A way for UDP datagrams to a port of a pod's address and back: in both directions each has two bytes before it that say its
     /// length, the higher first.
@@ -379,6 +381,8 @@ pub enum StreamSpec {
         pod: Uid,
         /// The port.
         port: u16,
+        /// Who sends, as above.
+        from: Option<SocketAddr>,
     },
 }
 
@@ -444,6 +448,9 @@ pub struct Destination {
 /// A connection that is being opened.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<ByteStream, OpenError>> + Send>>;
 
+/// A name that is being looked up: its addresses, one at least.
+pub type Resolving = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, OpenError>> + Send>>;
+
 /// Users of a registry that are being looked for.
 pub type FindingLogins = Pin<Box<dyn Future<Output = Vec<Login>> + Send>>;
 
@@ -484,6 +491,12 @@ pub trait RuntimeHost: fmt::Debug + Send + Sync {
         Box::pin(std::future::ready(Err(KeyValueError::Other("there is no key-value store here".into()))))
     }
 
+    /// A guest of a pod opens a way for UDP datagrams from a port of its own, framed as for [`StreamSpec::Datagrams`].
+    fn datagrams(&self, from: &Uid, port: u16, to: SocketAddr) -> Connecting {
+        let _ = (from, port);
+        Box::pin(std::future::ready(Err(OpenError(format!("dial udp {to}: no route to host")))))
+    }
+
     /// A guest of a pod looks a name up.
-    fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError>;
+    fn resolve(&self, from: &Uid, name: &str) -> Resolving;
 }

@@ -366,7 +366,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn open(&self, spec: StreamSpec) -> Connecting {
-        let (StreamSpec::Port { pod, port } | StreamSpec::Datagrams { pod, port }) = &spec;
+        let (StreamSpec::Port { pod, port, .. } | StreamSpec::Datagrams { pod, port, .. }) = &spec;
         let (address, port) = (self.shared.address(pod), *port);
         let is_stream = matches!(spec, StreamSpec::Port { .. });
         Box::pin(async move {

@@ -15,7 +15,7 @@ use crate::slices::Slicing;
 use crate::virtual_core::{SLICE_FUEL_MAX, core_time};
 
 use self::bucket::Bucket;
-pub(crate) use self::memory::{InstanceMemory, MemoryAccount, MemoryExceeded, NodeMemory};
+pub(crate) use self::memory::{Held, InstanceMemory, MemoryAccount, MemoryExceeded, NodeMemory};
 
 /// The period over which CPU and fuel quotas are kept: short enough that a limited service answers evenly, long enough
 /// that an epoch tick is a small part of it.

@@ -11,6 +11,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 use crate::guest::Guest;
 use crate::platform;
 use crate::slices::Slicing;
+use crate::sockets;
 
 /// Core instances that one guest may consist of: a component of Rust's has four.
 const CORE_INSTANCES_EACH: u32 = 6;
@@ -109,6 +110,7 @@ impl Flavor {
         wasmtime_wasi::p2::add_to_linker_async(&mut components)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
         platform::link(&mut components)?;
+        sockets::add_wasi2_to_linker(&mut components)?;
         let compatibility = compatibility(&engine);
         Ok(Self { engine, modules, components, compatibility })
     }

@@ -17,6 +17,7 @@ use crate::outgoing::Outgoing;
 use crate::placement::Inline;
 use crate::platform::Platform;
 use crate::shared::Shared;
+use crate::sockets::{GuestNetwork, Sockets};
 use crate::stdio::{Log, Outputs};
 
 /// The state of an instance.
@@ -27,6 +28,7 @@ pub(crate) struct Guest {
     outgoing: Outgoing,
     /// What it shares with the container's other instances.
     pub(crate) platform: Arc<Platform>,
+    network: GuestNetwork,
     memory: InstanceMemory,
     account: Arc<Account>,
     /// What was in the tank after the last look at it.
@@ -49,6 +51,14 @@ impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let WasiCtxView { table, .. } = self.wasi.ctx();
         WasiHttpCtxView { hooks: &mut self.outgoing, table, ctx: &mut self.http }
+    }
+}
+
+impl Guest {
+    /// Its sockets, on the network of its pod.
+    pub(crate) fn sockets(&mut self) -> Sockets<'_> {
+        let WasiCtxView { table, .. } = self.wasi.ctx();
+        Sockets { net: &self.network, table }
     }
 }
 
@@ -127,11 +137,22 @@ impl Environment {
         shared: &Shared,
     ) -> wasmtime::Result<Store<Guest>> {
         let host = &shared.host;
+        let uid = self.id.pod.clone();
+        let pod = shared.network.pod(&uid).ok_or_else(|| wasmtime::Error::msg("the pod has no sandbox"))?;
+        let network = GuestNetwork {
+            network: Arc::clone(&shared.network),
+            host: Arc::clone(host),
+            io: shared.io.clone(),
+            uid,
+            pod,
+            memory: Arc::clone(&account.memory),
+        };
         let guest = Guest {
             wasi: self.context(host, shared.inline.as_ref())?,
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::new(Arc::clone(host), self.id.pod.clone()),
             platform: Arc::clone(&self.platform),
+            network,
             memory: InstanceMemory::new(Arc::clone(&account.memory)),
             account: Arc::clone(account),
             fuel: 0,

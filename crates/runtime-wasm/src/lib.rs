@@ -38,9 +38,11 @@ mod exchange;
 mod exit;
 mod flow;
 mod guest;
+mod network;
 mod outgoing;
 mod pipe;
 mod platform;
+mod sockets;
 mod stdio;
 mod volume;
 

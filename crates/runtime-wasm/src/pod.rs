@@ -79,7 +79,7 @@ impl PodWorker {
             Err(error) => Err(error),
         };
         if result.is_ok() {
-            self.shared.ports.set_address(&self.uid, sandbox.address);
+            self.shared.network.add_pod(&self.uid, sandbox.address);
             self.sandbox = Some(sandbox);
         }
         self.tell(RuntimeEvent::SandboxCreated { pod: self.uid.clone(), result });
@@ -98,7 +98,7 @@ impl PodWorker {
                 tracing::warn!(path = %path.display(), error, "cannot remove a pod's folder");
             }
         }
-        self.shared.ports.forget(&self.uid);
+        self.shared.network.forget(&self.uid);
         self.sandbox = None;
         self.tell(RuntimeEvent::SandboxRemoved { pod: self.uid.clone() });
     }

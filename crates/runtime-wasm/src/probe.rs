@@ -8,6 +8,7 @@ use coracle_api::Uid;
 use coracle_node::runtime::{Connecting, Destination, ProbeAction, ProbeResult, SessionKind, SessionSpec};
 use coracle_probe::{authority, rooted};
 
+use crate::network::Side;
 use crate::session;
 use crate::shared::Shared;
 
@@ -23,7 +24,7 @@ impl Target {
     fn connect(&self, shared: &Arc<Shared>, host: Option<&str>, port: u16) -> Connecting {
         match host {
             Some(host) => shared.host.connect(&self.pod, Destination { host: host.to_owned(), port }),
-            None => Box::pin(std::future::ready(shared.ports.open(shared, &self.pod, port))),
+            None => Box::pin(std::future::ready(shared.network.open(&self.pod, port, Side::Own, None))),
         }
     }
 }

@@ -21,13 +21,13 @@ use crate::error::Error;
 use crate::files;
 use crate::image_store::{Image, ImageStore};
 use crate::inspect::ImageDetails;
+use crate::network::Side;
 use crate::options::{Placement, WasmOptions};
 use crate::placement::{Inline, Spawner};
 use crate::pod::{self, PodWorker};
 use crate::probe::{self, Target};
 use crate::program::Compiler;
 use crate::registry::Fetcher;
-use crate::service::Ports;
 use crate::session;
 use crate::shared::{PullRequest, Shared};
 use crate::slices::{self, Slicing, Ticker};
@@ -106,7 +106,7 @@ impl WasmRuntime {
             io: io.clone(),
             instances,
             memory: Arc::new(NodeMemory::new(options.memory_total)),
-            ports: Ports::default(),
+            network: Arc::default(),
             pods_dir,
             running: Mutex::default(),
         });
@@ -289,9 +289,10 @@ impl Runtime for WasmRuntime {
     }
 
     fn open(&self, spec: StreamSpec) -> Connecting {
+        let network = &self.shared.network;
         let opened = match spec {
-            StreamSpec::Port { pod, port } => self.shared.ports.open(&self.shared, &pod, port),
-            StreamSpec::Datagrams { .. } => Err(OpenError("a WebAssembly pod takes no UDP".into())),
+            StreamSpec::Port { pod, port, from } => network.open(&pod, port, Side::of(from), from),
+            StreamSpec::Datagrams { pod, port, from } => network.open_datagrams(&pod, port, Side::of(from), from),
         };
         Box::pin(std::future::ready(opened))
     }

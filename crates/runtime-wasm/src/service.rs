@@ -1,15 +1,12 @@
 //! `wasi:http` services: connections to the container's ports are served over HTTP/1.1, each request by an instance of
 //! its own.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use coracle_api::Uid;
-use coracle_node::runtime::{ByteStream, Exit, OpenError};
+use coracle_node::runtime::{ByteStream, Exit};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -36,72 +33,6 @@ use crate::slices::Sliced;
 const DEFAULT_PORT: u16 = 8080;
 /// The most connections of one service at one time; each holds two buffers of 64 KiB at most.
 const CONNECTIONS_MAX: u32 = 1_024;
-
-/// Which service listens where.
-#[derive(Debug, Default)]
-pub(crate) struct Ports {
-    inner: Mutex<Listeners>,
-}
-
-#[derive(Debug, Default)]
-struct Listeners {
-    services: BTreeMap<(Uid, u16), Arc<Service>>,
-    addresses: BTreeMap<Uid, IpAddr>,
-}
-
-impl Ports {
-    /// Remembers a pod's address, which only messages need.
-    pub(crate) fn set_address(&self, pod: &Uid, address: IpAddr) {
-        self.lock().addresses.insert(pod.clone(), address);
-    }
-
-    pub(crate) fn forget(&self, pod: &Uid) {
-        self.lock().addresses.remove(pod);
-    }
-
-    /// Takes all ports or, if one is taken, none and answers which.
-    fn listen(&self, pod: &Uid, ports: &[u16], service: &Arc<Service>) -> Result<(), u16> {
-        let mut inner = self.lock();
-        if let Some(taken) = ports.iter().find(|port| inner.services.contains_key(&(pod.clone(), **port))) {
-            return Err(*taken);
-        }
-        for port in ports {
-            inner.services.insert((pod.clone(), *port), Arc::clone(service));
-        }
-        Ok(())
-    }
-
-    fn unlisten(&self, pod: &Uid, ports: &[u16]) {
-        let mut inner = self.lock();
-        for port in ports {
-            inner.services.remove(&(pod.clone(), *port));
-        }
-    }
-
-    /// Connects to a port.
-    pub(crate) fn open(&self, shared: &Arc<Shared>, pod: &Uid, port: u16) -> Result<ByteStream, OpenError> {
-        let inner = self.lock();
-        let service = inner.services.get(&(pod.clone(), port)).cloned();
-        let at = inner
-            .addresses
-            .get(pod)
-            .map_or_else(|| format!("pod {pod} port {port}"), |ip| std::net::SocketAddr::new(*ip, port).to_string());
-        let refused = |why: &str| OpenError(format!("dial tcp {at}: connect: {why}"));
-        let service = service.ok_or_else(|| refused("connection refused"))?;
-        // Under the lock: a service that listens no more knows of all its connections.
-        let permit =
-            Arc::clone(&service.connections).try_acquire_owned().map_err(|_| refused("too many connections"))?;
-        drop(inner);
-        let exchanges = Arc::<Exchanges>::default();
-        let (theirs, ours) = pipe::pair(&exchanges);
-        shared.io.spawn(service.connection(ours, exchanges, permit));
-        Ok(theirs)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Listeners> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// How a service treats its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,18 +73,27 @@ pub(crate) async fn serve(shared: &Arc<Shared>, container: &Arc<Container>, hand
     });
     let ports = if container.ports.is_empty() { vec![DEFAULT_PORT] } else { container.ports.clone() };
     let pod = &container.id().pod;
-    if let Err(port) = shared.ports.listen(pod, &ports, &service) {
+    if let Err(port) = shared.network.serve(pod, &ports, &service) {
         let message = format!("listen tcp :{port}: bind: address already in use");
         container.stderr(shared).line(&message);
         return exit::failed(&message);
     }
     let exit = service.serve_to_the_end(&ports).await;
-    shared.ports.unlisten(pod, &ports);
+    shared.network.unserve(pod, &ports);
     service.phase.send_replace(Phase::Closed);
     exit
 }
 
 impl Service {
+    /// A connection to it; `None`: it has as many as it may.
+    pub(crate) fn connect(self: &Arc<Self>) -> Option<ByteStream> {
+        let permit = Arc::clone(&self.connections).try_acquire_owned().ok()?;
+        let exchanges = Arc::<Exchanges>::default();
+        let (theirs, ours) = pipe::pair(&exchanges);
+        self.shared.io.spawn(Arc::clone(self).connection(ours, exchanges, permit));
+        Some(theirs)
+    }
+
     async fn serve_to_the_end(&self, ports: &[u16]) -> Exit {
         let ending = tokio::select! {
             ending = asked(&self.container, Ending::Stop) => ending,
@@ -162,7 +102,7 @@ impl Service {
         if ending == Ending::Kill {
             return exit::killed();
         }
-        self.shared.ports.unlisten(&self.container.id().pod, ports);
+        self.shared.network.unserve(&self.container.id().pod, ports);
         self.phase.send_replace(Phase::Draining);
         tokio::select! {
             _ = self.connections.acquire_many(CONNECTIONS_MAX) => exit::code(0),

@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 use crate::account::NodeMemory;
 use crate::container::Container;
 use crate::image_store::{Image, ImageStore};
+use crate::network::Network;
 use crate::placement::{Inline, Spawner};
 use crate::program::Compiler;
 use crate::registry::Fetcher;
-use crate::service::Ports;
 use crate::slices::Slicing;
 
 /// The parts that outlive any one pod.
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     /// One permit an instance.
     pub(crate) instances: Arc<Semaphore>,
     pub(crate) memory: Arc<NodeMemory>,
-    pub(crate) ports: Ports,
+    pub(crate) network: Arc<Network>,
     /// The folder of the pods' folders.
     pub(crate) pods_dir: PathBuf,
     /// The running containers, for what they use and for sessions.

@@ -12,6 +12,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 use super::endpoints::{self, Endpoint};
 use super::{Meant, Protocol, ServicePort, dial_address, dial_pod, permit_endpoint, refused};
+use crate::dns;
 use crate::process::Process;
 
 /// The largest datagram.
@@ -19,20 +20,29 @@ pub(crate) const DATAGRAM_MAX: usize = 65_535;
 /// How many bytes of datagrams wait in each direction: a few of the largest.
 const BUFFER_BYTES: usize = 4 * DATAGRAM_MAX;
 
-/// A way to what is meant, and which endpoint of a service it is: its flow ends when it is no endpoint any more.
+/// A way to what is meant for whoever sends from that source, and which endpoint of a service it is: its flow ends when it is no endpoint any more.
 pub(crate) async fn dial_datagrams(
     process: &Arc<Process>,
     meant: &Meant,
+    source: Option<SocketAddr>,
 ) -> Result<(ByteStream, Option<Endpoint>), OpenError> {
     match meant {
-        Meant::Service(to) => dial_endpoint(process, to).await.map(|(stream, endpoint)| (stream, Some(endpoint))),
+        Meant::Service(to) => dial_endpoint(process, to, source).await,
         Meant::Address(address, from) => {
-            Ok((dial_address(process, from, address.ip(), address.port(), Protocol::Udp).await?, None))
+            Ok((dial_address(process, from, *address, Protocol::Udp, source).await?, None))
         }
     }
 }
 
-async fn dial_endpoint(process: &Arc<Process>, to: &ServicePort) -> Result<(ByteStream, Endpoint), OpenError> {
+async fn dial_endpoint(
+    process: &Arc<Process>,
+    to: &ServicePort,
+    source: Option<SocketAddr>,
+) -> Result<(ByteStream, Option<Endpoint>), OpenError> {
+    // Over a stream questions and answers are framed as datagrams are.
+    if to.service == dns::service() && to.port == dns::PORT {
+        return Ok((dns::connect(process), None));
+    }
     let view = process.view();
     let candidates = endpoints::candidates(&view, to).map_err(|error| refused(&view, to, &error))?;
     drop(view);
@@ -45,14 +55,14 @@ async fn dial_endpoint(process: &Arc<Process>, to: &ServicePort) -> Result<(Byte
         }
         let opened = match &endpoint.pod {
             Some((node, pod)) if process.nodes.runtime(node).is_some() || process.peers.elsewhere(node).is_some() => {
-                dial_pod(process, &endpoint.in_pod(node, pod, Protocol::Udp)).await
+                dial_pod(process, &endpoint.in_pod(node, pod, Protocol::Udp).from(source)).await
             }
-            _ => dial_address(process, &to.from, endpoint.address, endpoint.port, Protocol::Udp).await,
+            _ => dial_address(process, &to.from, endpoint.place(), Protocol::Udp, source).await,
         };
         match opened {
             Ok(stream) => {
                 process.turns.connected(to, &endpoint, affinity, Instant::now());
-                return Ok((stream, endpoint));
+                return Ok((stream, Some(endpoint)));
             }
             Err(error) => last = error,
         }

@@ -1,6 +1,6 @@
 //! Where a service leads: its EndpointSlices in a view, and the order in which its endpoints are tried.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,10 +35,15 @@ impl Endpoint {
         (&self.address, self.port, &self.pod) == (&other.address, other.port, &other.pod)
     }
 
+    /// Its address and port.
+    pub(super) fn place(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
     /// Its port in the pod that is behind it.
     pub(super) fn in_pod(&self, node: &str, pod: &Uid, protocol: Protocol) -> PodPort {
         let (node, pod, port) = (node.to_owned(), pod.clone(), self.port);
-        PodPort { node, pod, port, protocol, while_ending: self.while_ending }
+        PodPort { node, pod, port, protocol, while_ending: self.while_ending, from: None }
     }
 }
 

@@ -1,13 +1,13 @@
 //! What surrounds a node's runtime: events go to the loop, output to the logs, connections to the dialer.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use coracle_api::Uid;
 use coracle_base::Timestamp;
 use coracle_node::runtime::{
     Connecting, ContainerId, Destination, FindingLogins, KeyValueAnswering, KeyValueCall, KeyValueError,
-    LOG_TAIL_BYTES, LOG_TAIL_LINES, LogStream, OpenError, RuntimeEvent, RuntimeHost,
+    LOG_TAIL_BYTES, LOG_TAIL_LINES, LogStream, OpenError, Resolving, RuntimeEvent, RuntimeHost,
 };
 use tokio::sync::mpsc;
 
@@ -87,7 +87,13 @@ impl RuntimeHost for Host {
         })
     }
 
-    fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
-        dialer::resolve(&self.process()?.view(), from, name)
+    fn datagrams(&self, from: &Uid, port: u16, to: SocketAddr) -> Connecting {
+        let (process, from) = (self.process(), from.clone());
+        Box::pin(async move { dialer::datagrams_from_pod(&process?, &from, port, to).await })
+    }
+
+    fn resolve(&self, from: &Uid, name: &str) -> Resolving {
+        let (process, from, name) = (self.process(), from.clone(), name.to_owned());
+        Box::pin(async move { dialer::resolve(&*process?, &from, &name).await })
     }
 }

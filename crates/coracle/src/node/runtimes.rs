@@ -4,14 +4,14 @@
 //! because it is in the stores: where both have one of a name, the node's own WebAssembly store goes first.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use coracle_api::Uid;
 use coracle_base::Timestamp;
 use coracle_node::runtime::{
     Connecting, ContainerId, Destination, FindingLogins, ImageError, KeyValueAnswering, KeyValueCall, LogStream,
-    OpenError, Opening, PullId, PullPolicy, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind,
+    Opening, PullId, PullPolicy, Resolving, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind,
     SessionSpec, StreamSpec, Usage,
 };
 use coracle_runtime_docker::DockerRuntime;
@@ -126,7 +126,11 @@ impl RuntimeHost for Part {
         self.host.key_value(from, bucket, call)
     }
 
-    fn resolve(&self, from: &Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
+    fn datagrams(&self, from: &Uid, port: u16, to: SocketAddr) -> Connecting {
+        self.host.datagrams(from, port, to)
+    }
+
+    fn resolve(&self, from: &Uid, name: &str) -> Resolving {
         self.host.resolve(from, name)
     }
 }

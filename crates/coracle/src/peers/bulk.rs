@@ -4,6 +4,7 @@
 //! It is HTTP/1.1, because requests are passed on as they came. The other side is a member, so it is believed who asks.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ struct Dial {
     protocol: Protocol,
     #[serde(default)]
     while_ending: WhileEnding,
+    #[serde(default)]
+    from: Option<SocketAddr>,
 }
 
 impl Network {
@@ -166,9 +169,9 @@ impl Network {
 
     /// A connection to a port of a pod that a node of another member runs.
     pub(super) async fn dial(&self, to: MemberId, target: &PodPort) -> Result<ByteStream, OpenError> {
-        let PodPort { node, pod, port, protocol, while_ending } = target.clone();
+        let PodPort { node, pod, port, protocol, while_ending, from } = target.clone();
         let failed = |error: &dyn std::fmt::Display| OpenError(format!("node {node:?} is not reachable: {error}"));
-        let dial = Dial { node: node.clone(), pod: pod.to_string(), port, protocol, while_ending };
+        let dial = Dial { node: node.clone(), pod: pod.to_string(), port, protocol, while_ending, from };
         let dialing = async {
             let mut sender = self.bulk(to).await.map_err(|error| failed(&error))?;
             let body = serde_json::to_vec(&dial).unwrap_or_default();
@@ -382,8 +385,9 @@ async fn answer(network: &Arc<Network>, from: MemberId, mut request: Request<Bod
             let is_passage = request.headers().get(header::UPGRADE).is_some_and(|value| value == PASSAGE);
             let body =
                 read_body(&process, request.into_body(), BODY_BYTES_MAX).await.map_err(|status| bad(status.message))?;
-            let Dial { node, pod, port, protocol, while_ending } = serde_json::from_slice(&body).map_err(bad)?;
-            let target = PodPort { node, pod: Uid::from(pod.as_str()), port, protocol, while_ending };
+            let Dial { node, pod, port, protocol, while_ending, from: client } =
+                serde_json::from_slice(&body).map_err(bad)?;
+            let target = PodPort { node, pod: Uid::from(pod.as_str()), port, protocol, while_ending, from: client };
             let opened = crate::dialer::dial_pod_here(&process, &target).await;
             let stream = opened.map_err(|error| (StatusCode::BAD_GATEWAY, error.0))?;
             tokio::spawn(async move {

@@ -76,7 +76,7 @@ impl Flows {
 
 /// Carries datagrams both ways.
 async fn carry(process: &Arc<Process>, flow: &Flow, mut datagrams: mpsc::Receiver<Bytes>) -> io::Result<()> {
-    let dialed = dialer::dial_datagrams(process, &flow.to).await;
+    let dialed = dialer::dial_datagrams(process, &flow.to, Some(flow.ends.0)).await;
     let (dialed, chosen) = dialed.map_err(|error| io::Error::other(error.0))?;
     let mut views = process.views.clone();
     let mut seen = views.borrow().last_change(&ENDPOINT_SLICES);

@@ -230,7 +230,7 @@ impl Target {
     }
 
     async fn dial(&self, port: u16) -> Result<ByteStream, String> {
-        let to = PodPort::of(self.node.clone(), self.uid.clone(), port, Protocol::Tcp);
+        let to = PodPort::of(self.node.clone(), self.uid.clone(), port, Protocol::Tcp).inside();
         dialer::dial_pod_here(&self.process, &to).await.map_err(|error| error.0)
     }
 }

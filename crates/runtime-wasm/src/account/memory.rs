@@ -65,9 +65,29 @@ impl MemoryAccount {
         Ok(())
     }
 
+    /// Counts bytes that this process holds for the container's guests.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Result<Held, MemoryExceeded> {
+        let bytes = bytes as u64;
+        self.grow(bytes)?;
+        Ok(Held { account: Arc::clone(self), bytes })
+    }
+
     fn shrink(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         self.node.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are held for a container; given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    account: Arc<MemoryAccount>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.shrink(self.bytes);
     }
 }
 

@@ -6,4 +6,5 @@ mod platform;
 mod registry;
 mod services;
 mod simulated;
+mod sockets;
 mod support;

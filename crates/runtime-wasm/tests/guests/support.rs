@@ -1,19 +1,22 @@
 //! A host that remembers what it is told, and short ways to run guests on it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use coracle_api::Uid;
 use coracle_node::runtime::{
     ByteStream, Connecting, ContainerId, ContainerSpec, Destination, Exit, LogStream, OpenError, ProbeAction, ProbeId,
-    ProbeResult, PullId, PullPolicy, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind, Sandbox,
-    StreamSpec,
+    ProbeResult, PullId, PullPolicy, Resolving, Runtime, RuntimeCommand, RuntimeEvent, RuntimeHost, RuntimeKind,
+    Sandbox, StreamSpec,
 };
 use coracle_runtime_wasm::{WasmOptions, WasmRuntime};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
+use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 /// Longer than anything here takes, on any machine: a test that gets here has failed.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -63,10 +66,11 @@ impl RuntimeHost for Host {
         self.changed.notify_all();
     }
 
-    /// A world in which every name is the pod itself.
-    fn connect(&self, from: &coracle_api::Uid, to: Destination) -> Connecting {
+    /// A world in which every name is the pod itself, but for the other pod's address.
+    fn connect(&self, from: &Uid, to: Destination) -> Connecting {
         let runtime = self.runtime.get().and_then(Weak::upgrade);
-        let spec = StreamSpec::Port { pod: from.clone(), port: to.port };
+        let pod = to.host.parse().ok().and_then(pod_at).unwrap_or_else(|| from.clone());
+        let spec = StreamSpec::Port { pod, port: to.port, from: Some((address_of(from), 0).into()) };
         let gate = Arc::clone(&self.gate);
         if to.port == GATE {
             return Box::pin(async move {
@@ -78,8 +82,22 @@ impl RuntimeHost for Host {
         Box::pin(async move { runtime.ok_or_else(|| OpenError("no runtime".to_owned()))?.open(spec).await })
     }
 
-    fn resolve(&self, _from: &coracle_api::Uid, name: &str) -> Result<Vec<IpAddr>, OpenError> {
-        Err(OpenError(format!("lookup {name}: no such host")))
+    fn datagrams(&self, from: &Uid, port: u16, to: SocketAddr) -> Connecting {
+        let runtime = self.runtime.get().and_then(Weak::upgrade).unwrap();
+        let from = Some(SocketAddr::new(address_of(from), port));
+        match pod_at(to.ip()) {
+            Some(pod) => runtime.open(StreamSpec::Datagrams { pod, port: to.port(), from }),
+            None => Box::pin(std::future::ready(Err(OpenError("no route to host".to_owned())))),
+        }
+    }
+
+    fn resolve(&self, _from: &Uid, name: &str) -> Resolving {
+        let found = match name {
+            "other.test" => Ok(vec![OTHER_ADDRESS]),
+            "localhost" => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+            _ => Err(OpenError(format!("lookup {name}: no such host"))),
+        };
+        Box::pin(std::future::ready(found))
     }
 }
 
@@ -149,13 +167,41 @@ pub(crate) struct World {
     pulls: std::cell::Cell<u64>,
 }
 
+/// A second pod, which is there when a test asks for it.
+pub(crate) const OTHER_POD: &str = "7d1f5f2e-0000-4000-8000-000000000002";
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5));
+const OTHER_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 42, 0, 6));
+
+fn pod_at(address: IpAddr) -> Option<Uid> {
+    [(ADDRESS, POD), (OTHER_ADDRESS, OTHER_POD)].into_iter().find(|(at, _)| *at == address).map(|(_, pod)| pod.into())
+}
+
+fn address_of(pod: &Uid) -> IpAddr {
+    if *pod == OTHER_POD.into() { OTHER_ADDRESS } else { ADDRESS }
+}
+
 pub(crate) const POD: &str = "7d1f5f2e-0000-4000-8000-000000000001";
 
 impl World {
     /// A stream to a port of the pod.
     pub(crate) fn open(&self, port: u16) -> Result<ByteStream, OpenError> {
-        let opening = self.runtime.open(StreamSpec::Port { pod: POD.into(), port });
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(opening)
+        block_on(self.runtime.open(StreamSpec::Port { pod: POD.into(), port, from: None }))
+    }
+
+    pub(crate) fn add_other_pod(&self) {
+        let sandbox = Sandbox {
+            hostname: "other-0".to_owned(),
+            ..Sandbox::new(RuntimeKind::Wasm, OTHER_POD.into(), OTHER_ADDRESS)
+        };
+        self.send(RuntimeCommand::CreateSandbox(sandbox));
+    }
+
+    /// Waits until a container has said something.
+    pub(crate) fn wait_for_output(&self, id: &ContainerId) {
+        let heard = self.host.heard.lock().unwrap();
+        let silent = |heard: &mut Heard| !heard.logs.contains_key(&(id.clone(), "stdout"));
+        let (heard, timeout) = self.host.changed.wait_timeout_while(heard, PATIENCE, silent).unwrap();
+        assert!(!timeout.timed_out(), "{id} says nothing; heard {:?}", heard.events);
     }
 
     pub(crate) fn new() -> Self {
@@ -247,7 +293,7 @@ impl World {
         self.send(RuntimeCommand::Probe {
             id: ProbeId(number),
             container: spec("guest").id,
-            address: IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5)),
+            address: ADDRESS,
             action,
             timeout_millis: 60_000,
         });
@@ -291,8 +337,34 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
 }
 
 pub(crate) fn sandbox() -> Sandbox {
-    let address = IpAddr::V4(Ipv4Addr::new(10, 42, 0, 5));
-    Sandbox { hostname: "web-0".to_owned(), ..Sandbox::new(RuntimeKind::Wasm, POD.into(), address) }
+    Sandbox { hostname: "web-0".to_owned(), ..Sandbox::new(RuntimeKind::Wasm, POD.into(), ADDRESS) }
+}
+
+/// Waits for what needs no clock and no socket.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Sends something and reads until the other side ends.
+pub(crate) fn exchange_over(stream: ByteStream, said: &str) -> String {
+    block_on(async {
+        let mut stream = stream.compat();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    })
+}
+
+/// Gives back all that comes.
+pub(crate) fn echo(stream: ByteStream) {
+    block_on(async {
+        let (mut from, mut to) = tokio::io::split(stream.compat());
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).await.unwrap();
+        to.write_all(&all).await.unwrap();
+        to.shutdown().await.unwrap();
+    });
 }
 
 pub(crate) fn spec(image: &str) -> ContainerSpec {
