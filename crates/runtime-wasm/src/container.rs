@@ -7,13 +7,13 @@ use std::time::Instant;
 use coracle_node::runtime::{ContainerId, Exit, LogStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use wasmtime::Store;
+use wasmtime::component::Accessor;
 use wasmtime_wasi::I32Exit;
-use wasmtime_wasi::p2::bindings::CommandPre;
 
 use crate::account::Account;
 use crate::exit;
 use crate::guest::{Environment, Guest, settle_last_fuel};
-use crate::program::{Linked, Program};
+use crate::program::{Command, Linked, Program};
 use crate::service;
 use crate::shared::Shared;
 use crate::slices::Sliced;
@@ -144,9 +144,12 @@ pub(crate) async fn run(shared: &Arc<Shared>, container: &Arc<Container>, permit
         Ok(Linked::Module(pre)) => command(shared, container, Entry::Module(pre), permit).await,
         Ok(Linked::Command(pre)) => command(shared, container, Entry::Command(pre), permit).await,
         Ok(Linked::Service { handler, start }) => {
-            let started = match start {
-                Some(start) => command(shared, container, Entry::Command(start), permit).await,
-                None => exit::code(0),
+            let started = if let Some(start) = start {
+                command(shared, container, Entry::Command(start), permit).await
+            } else {
+                // Its requests have permits of their own.
+                drop(permit);
+                exit::code(0)
             };
             if started.code == 0 { service::serve(shared, container, handler).await } else { started }
         }
@@ -160,7 +163,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, container: &Arc<Container>, permit
 /// Where an instance is entered.
 pub(crate) enum Entry {
     Module(wasmtime::InstancePre<Guest>),
-    Command(CommandPre<Guest>),
+    Command(Command),
 }
 
 async fn command(shared: &Arc<Shared>, container: &Arc<Container>, entry: Entry, permit: OwnedSemaphorePermit) -> Exit {
@@ -202,6 +205,11 @@ pub(crate) async fn enter(entry: Entry, mut store: Store<Guest>) -> wasmtime::Re
     result
 }
 
+/// `wasi:cli/run` knows only success and failure.
+fn ended(result: Result<(), ()>) -> wasmtime::Result<()> {
+    result.map_err(|()| I32Exit(1).into())
+}
+
 async fn call(entry: Entry, store: &mut Store<Guest>) -> wasmtime::Result<()> {
     match entry {
         Entry::Module(pre) => {
@@ -209,13 +217,14 @@ async fn call(entry: Entry, store: &mut Store<Guest>) -> wasmtime::Result<()> {
             let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
             start.call_async(&mut *store, ()).await
         }
-        Entry::Command(pre) => {
+        Entry::Command(Command::Wasi2(pre)) => {
             let command = pre.instantiate_async(&mut *store).await?;
-            match command.wasi_cli_run().call_run(&mut *store).await? {
-                Ok(()) => Ok(()),
-                // `wasi:cli/run` knows only success and failure.
-                Err(()) => Err(I32Exit(1).into()),
-            }
+            ended(command.wasi_cli_run().call_run(&mut *store).await?)
+        }
+        Entry::Command(Command::Wasi3(pre)) => {
+            let command = pre.instantiate_async(&mut *store).await?;
+            let run = async |accessor: &Accessor<Guest>| command.wasi_cli_run().call_run(accessor).await;
+            ended(store.run_concurrent(run).await??)
         }
     }
 }

@@ -99,6 +99,7 @@ pub(crate) enum Metering {
 impl Flavor {
     fn new(pool: Option<u32>, metering: Metering) -> wasmtime::Result<Self> {
         let mut config = Config::new();
+        config.wasm_component_model_async(true);
         config.epoch_interruption(true).consume_fuel(metering == Metering::On);
         if let Some(instances) = pool {
             config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(instances)));
@@ -111,6 +112,9 @@ impl Flavor {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components)?;
         platform::link(&mut components)?;
         sockets::add_wasi2_to_linker(&mut components)?;
+        wasmtime_wasi::p3::add_to_linker(&mut components)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut components)?;
+        sockets::add_wasi3_to_linker(&mut components)?;
         let compatibility = compatibility(&engine);
         Ok(Self { engine, modules, components, compatibility })
     }

@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use wasmtime_wasi_http::WasiBody;
 
 /// How much is read of a request's body that the guest leaves unread, so that the connection can go on: Go's own figure.
@@ -29,9 +30,21 @@ pub(crate) struct Exchanges {
     ending: AtomicBool,
     /// The client expects the close: it was told of it or asked for it; or an answer broke off.
     expected: AtomicBool,
+    /// The client has let the connection go.
+    left: Notify,
 }
 
 impl Exchanges {
+    /// The client reads and writes no more.
+    pub(crate) fn leave(&self) {
+        self.left.notify_one();
+    }
+
+    /// Ends when it does.
+    pub(crate) async fn left(&self) {
+        self.left.notified().await;
+    }
+
     /// A request begins.
     pub(crate) fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Exchange {
         self.open.fetch_add(1, Ordering::AcqRel);

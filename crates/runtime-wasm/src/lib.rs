@@ -1,7 +1,7 @@
 //! The Wasm runtime: Coracle's `Runtime` port on wasmtime.
 //!
-//! A container is a core module with `_start` (WASI 0.1), a `wasi:cli/run` component (0.2), or a
-//! `wasi:http/incoming-handler` component, which is served on the container's ports with an instance a request. A
+//! A container is a core module with `_start` (WASI 0.1), a `wasi:cli/run` component (0.2 or 0.3), or one that is served on the
+//! container's ports: `wasi:http/incoming-handler` (0.2) with an instance a request, `wasi:http/handler` (0.3) with instances that are reused. A
 //! component that exports both runs `run` once, to its end, and serves if it succeeded: a service's way to check its
 //! configuration and to fail at its start.
 //!
@@ -49,6 +49,7 @@ mod volume;
 mod container;
 mod pod;
 mod probe;
+mod reuse;
 mod runtime;
 mod service;
 mod session;

@@ -38,15 +38,35 @@ pub(crate) const PACKAGES: &[Package] = &[
             "terminal-stdout",
         ],
     },
+    Package {
+        name: "wasi:cli",
+        version: "0.3.0",
+        interfaces: &[
+            "environment",
+            "exit",
+            "stderr",
+            "stdin",
+            "stdout",
+            "terminal-input",
+            "terminal-output",
+            "terminal-stderr",
+            "terminal-stdin",
+            "terminal-stdout",
+        ],
+    },
     Package { name: "wasi:clocks", version: "0.2.12", interfaces: &["monotonic-clock", "wall-clock"] },
+    Package { name: "wasi:clocks", version: "0.3.0", interfaces: &["monotonic-clock", "system-clock"] },
     Package { name: "wasi:config", version: "0.2.0-rc.1", interfaces: &["store"] },
     Package { name: "wasi:filesystem", version: "0.2.12", interfaces: &["preopens", "types"] },
+    Package { name: "wasi:filesystem", version: "0.3.0", interfaces: &["preopens", "types"] },
     Package { name: "wasi:http", version: "0.2.12", interfaces: &["outgoing-handler", "types"] },
+    Package { name: "wasi:http", version: "0.3.0", interfaces: &["client", "types"] },
     Package { name: "wasi:io", version: "0.2.12", interfaces: &["error", "poll", "streams"] },
     Package { name: "wasi:keyvalue", version: "0.2.0-draft", interfaces: &["atomics", "batch", "store"] },
     Package { name: "wasi:logging", version: "0.1.0-draft", interfaces: &["logging"] },
     Package { name: "wasi:logging", version: "", interfaces: &["logging"] },
     Package { name: "wasi:random", version: "0.2.12", interfaces: &["insecure", "insecure-seed", "random"] },
+    Package { name: "wasi:random", version: "0.3.0", interfaces: &["insecure", "insecure-seed", "random"] },
     Package {
         name: "wasi:sockets",
         version: "0.2.12",
@@ -60,6 +80,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             "udp-create-socket",
         ],
     },
+    Package { name: "wasi:sockets", version: "0.3.0", interfaces: &["ip-name-lookup", "types"] },
 ];
 
 /// What core modules may import from.

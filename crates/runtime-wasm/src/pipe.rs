@@ -25,6 +25,12 @@ struct Outside {
     exchanges: Arc<Exchanges>,
 }
 
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.exchanges.leave();
+    }
+}
+
 impl futures_io::AsyncRead for Outside {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
         let room = bytes.len();

@@ -10,8 +10,6 @@ use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{Engine, ExternType, Module};
-use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::engine::{Engines, Flavor, Metering};
 use crate::error::Error;
@@ -47,9 +45,23 @@ pub(crate) enum Linked {
     /// A core module with `_start`.
     Module(wasmtime::InstancePre<Guest>),
     /// A component that exports `wasi:cli/run`.
-    Command(CommandPre<Guest>),
-    /// A component that exports `wasi:http/incoming-handler`, and perhaps a `wasi:cli/run` that goes first.
-    Service { handler: ProxyPre<Guest>, start: Option<CommandPre<Guest>> },
+    Command(Command),
+    /// A component that answers HTTP requests, and perhaps exports a `wasi:cli/run` that goes first.
+    Service { handler: Handler, start: Option<Command> },
+}
+
+/// A `wasi:cli/run`, in the version that the component is built for.
+#[derive(Clone)]
+pub(crate) enum Command {
+    Wasi2(wasmtime_wasi::p2::bindings::CommandPre<Guest>),
+    Wasi3(wasmtime_wasi::p3::bindings::CommandPre<Guest>),
+}
+
+/// What answers HTTP requests: `wasi:http/incoming-handler` of 0.2, or `wasi:http/handler` of 0.3.
+#[derive(Clone)]
+pub(crate) enum Handler {
+    Wasi2(wasmtime_wasi_http::p2::bindings::ProxyPre<Guest>),
+    Wasi3(wasmtime_wasi_http::p3::bindings::ServicePre<Guest>),
 }
 
 /// Compiles, and remembers.
@@ -254,24 +266,39 @@ fn imports_function(engine: &Engine, component: &Component, interface: &str, fun
 fn link_component(flavor: &Flavor, component: &Component) -> Result<Result<Linked, String>, String> {
     let ty = component.component_type();
     let exports = |interface: &str| ty.exports(&flavor.engine).any(|(name, _)| name.starts_with(interface));
-    let (run, handler) = (exports("wasi:cli/run@0.2."), exports("wasi:http/incoming-handler@0.2."));
-    if !run && !handler {
-        let newer = exports("wasi:cli/run@0.3") || exports("wasi:http/handler@0.3");
-        return Err(if newer {
-            "the component is built for WASI 0.3, which is not supported yet: build it for WASI 0.2".to_owned()
-        } else {
-            "the component exports neither `wasi:cli/run` nor `wasi:http/incoming-handler`: it is a library, not a \
-             program"
-                .to_owned()
-        });
+    let command = version(exports("wasi:cli/run@0.2."), exports("wasi:cli/run@0.3."));
+    let handler = version(exports("wasi:http/incoming-handler@0.2."), exports("wasi:http/handler@0.3."));
+    if command.is_none() && handler.is_none() {
+        return Err(
+            "the component exports neither `wasi:cli/run` nor `wasi:http/incoming-handler` nor `wasi:http/handler` of \
+                    WASI 0.2 or 0.3: it is a library, not a program"
+                .to_owned(),
+        );
     }
     let link = || -> wasmtime::Result<Linked> {
         let pre = flavor.components.instantiate_pre(component)?;
-        if !handler {
-            return Ok(Linked::Command(CommandPre::new(pre)?));
-        }
-        let start = run.then(|| CommandPre::new(pre.clone())).transpose()?;
-        Ok(Linked::Service { handler: ProxyPre::new(pre)?, start })
+        let command = command.map(|version| match version {
+            Version::Wasi2 => wasmtime_wasi::p2::bindings::CommandPre::new(pre.clone()).map(Command::Wasi2),
+            Version::Wasi3 => wasmtime_wasi::p3::bindings::CommandPre::new(pre.clone()).map(Command::Wasi3),
+        });
+        let handler = match handler {
+            Some(Version::Wasi2) => Handler::Wasi2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre)?),
+            Some(Version::Wasi3) => Handler::Wasi3(wasmtime_wasi_http::p3::bindings::ServicePre::new(pre)?),
+            None => return command.transpose()?.map(Linked::Command).ok_or_else(|| wasmtime::Error::msg("no program")),
+        };
+        Ok(Linked::Service { handler, start: command.transpose()? })
     };
     Ok(link().map_err(|error| format!("{error:#}")))
+}
+
+/// Which WASI a component is built for.
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    Wasi2,
+    Wasi3,
+}
+
+/// The newer of what is there.
+fn version(has_2: bool, has_3: bool) -> Option<Version> {
+    if has_3 { Some(Version::Wasi3) } else { has_2.then_some(Version::Wasi2) }
 }

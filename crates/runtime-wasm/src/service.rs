@@ -1,5 +1,5 @@
 //! `wasi:http` services: connections to the container's ports are served over HTTP/1.1, each request by an instance of
-//! its own.
+//! its own (0.2) or by one that answers others, too (0.3, `reuse.rs`).
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use crate::container::{Container, Ending, asked};
@@ -26,6 +27,8 @@ use crate::exchange::{Asked, Exchanges};
 use crate::exit;
 use crate::guest::{Guest, settle_last_fuel};
 use crate::pipe;
+use crate::program::Handler;
+use crate::reuse::{self, Fresh, Pool, Seen};
 use crate::shared::Shared;
 use crate::slices::Sliced;
 
@@ -48,7 +51,9 @@ enum Phase {
 pub(crate) struct Service {
     shared: Arc<Shared>,
     container: Arc<Container>,
-    handler: ProxyPre<Guest>,
+    handler: Handler,
+    /// The instances of a handler that are reused.
+    pool: Pool,
     phase: watch::Sender<Phase>,
     connections: Arc<Semaphore>,
     /// A request ended in a way that ends the container.
@@ -62,11 +67,12 @@ impl std::fmt::Debug for Service {
 }
 
 /// Serves until the container is asked to end.
-pub(crate) async fn serve(shared: &Arc<Shared>, container: &Arc<Container>, handler: ProxyPre<Guest>) -> Exit {
+pub(crate) async fn serve(shared: &Arc<Shared>, container: &Arc<Container>, handler: Handler) -> Exit {
     let service = Arc::new(Service {
         shared: Arc::clone(shared),
         container: Arc::clone(container),
         handler,
+        pool: Pool::default(),
         phase: watch::Sender::new(Phase::Serving),
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)),
         fatal: watch::Sender::new(None),
@@ -141,6 +147,8 @@ impl Service {
             pin!(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             _ = connection.as_mut() => return,
+            // The end of what a client sends may be only half of it; nobody tells hyper of the other half.
+            () = exchanges.left() => return,
             () = self.reached(Phase::Draining) => {
                 exchanges.drain();
                 connection.as_mut().graceful_shutdown();
@@ -148,15 +156,71 @@ impl Service {
         }
         tokio::select! {
             _ = connection => {}
+            () = exchanges.left() => {}
             () = self.reached(Phase::Closed) => {}
         }
     }
 
-    /// Answers one request with an instance of its own.
+    /// Answers one request.
     async fn respond(self: &Arc<Self>, request: Request<Asked>) -> Response<WasiBody> {
         if request.uri().authority().is_none() && !request.headers().contains_key(http::header::HOST) {
             return plain(StatusCode::BAD_REQUEST, "the request names no host\n");
         }
+        match &self.handler {
+            Handler::Wasi2(handler) => self.respond_alone(handler.clone(), request).await,
+            Handler::Wasi3(handler) => self.respond_among_others(handler, request).await,
+        }
+    }
+
+    /// Answers one request with an instance that answers others, too.
+    async fn respond_among_others(
+        self: &Arc<Self>,
+        handler: &ServicePre<Guest>,
+        mut request: Request<Asked>,
+    ) -> Response<WasiBody> {
+        if !name_host(&mut request) {
+            return plain(StatusCode::BAD_REQUEST, "the request's host is none\n");
+        }
+        let Some((seat, fresh)) = self.pool.seat(&self.shared.instances).await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n");
+        };
+        if let Some(fresh) = fresh
+            && let Err(error) = self.start(handler, fresh)
+        {
+            return self.broken(&error);
+        }
+        match seat.answer(request).await {
+            Some(Ok(response)) => response,
+            Some(Err(code)) => {
+                self.container.stderr(&self.shared).line(&format!("the guest answered with an error: {code}"));
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error\n")
+            }
+            None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest ended without an answer\n"),
+        }
+    }
+
+    /// Starts an instance that answers many requests.
+    fn start(self: &Arc<Self>, handler: &ServicePre<Guest>, fresh: Fresh) -> wasmtime::Result<()> {
+        let Fresh { worker, queue, permit } = fresh;
+        let store = self.container.store(&self.shared)?;
+        let guest = reuse::work(store, handler.clone(), queue, Arc::clone(&worker));
+        let guest = Seen::new(guest, Arc::clone(&worker));
+        let guest = Sliced::new(guest, Arc::clone(&self.container.account), self.shared.slicing.clone());
+        let service = Arc::clone(self);
+        self.shared.guests.spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                biased;
+                () = service.reached(Phase::Closed) => {}
+                () = worker.abandoned() => {}
+                result = guest => if let Err(error) = result { service.broken(&error); },
+            }
+        });
+        Ok(())
+    }
+
+    /// Answers one request with an instance of its own.
+    async fn respond_alone(self: &Arc<Self>, handler: ProxyPre<Guest>, request: Request<Asked>) -> Response<WasiBody> {
         let Ok(permit) = Arc::clone(&self.shared.instances).acquire_owned().await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "the node is shutting down\n");
         };
@@ -165,7 +229,7 @@ impl Service {
             Ok(store) => store,
             Err(error) => return self.broken(&error),
         };
-        let guest = handle(store, self.handler.clone(), request, sender);
+        let guest = handle(store, handler, request, sender);
         let guest = Sliced::new(guest, Arc::clone(&self.container.account), self.shared.slicing.clone());
         let service = Arc::clone(self);
         let task = self.shared.guests.spawn(async move {
@@ -235,6 +299,21 @@ async fn handle(
     };
     settle_last_fuel(&store);
     result
+}
+
+/// Puts the host that a request names into its address, where handlers of 0.3 look for it; false where it is none.
+fn name_host(request: &mut Request<Asked>) -> bool {
+    let mut parts = request.uri().clone().into_parts();
+    parts.scheme.get_or_insert(http::uri::Scheme::HTTP);
+    if parts.authority.is_none() {
+        let host = request.headers().get(http::header::HOST);
+        parts.authority = host.and_then(|host| http::uri::Authority::try_from(host.as_bytes()).ok());
+    }
+    match http::Uri::from_parts(parts) {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return false,
+    }
+    true
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<WasiBody> {

@@ -190,10 +190,10 @@ impl<F: Future> Sliced<F> {
     /// One slice by instructions. A guest whose slice is used up wakes itself while it is polled; it goes on when the time
     /// that the slice takes has passed.
     fn poll_fuel(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let itself = Arc::new(Itself { woken: AtomicBool::new(false), task: cx.waker().clone() });
+        let itself = Arc::new(Itself::new(cx.waker()));
         let waker = Waker::from(Arc::clone(&itself));
         let polled = self.guest.as_mut().poll(&mut Context::from_waker(&waker));
-        if polled.is_pending() && itself.woken.load(Ordering::SeqCst) {
+        if polled.is_pending() && itself.was_woken() {
             self.pause = Some(Box::pin(tokio::time::sleep(self.account.charge_slice())));
         }
         polled
@@ -213,9 +213,19 @@ impl<F: Future> Future for Sliced<F> {
 }
 
 /// Notes that a task was woken.
-struct Itself {
+pub(crate) struct Itself {
     woken: AtomicBool,
     task: Waker,
+}
+
+impl Itself {
+    pub(crate) fn new(task: &Waker) -> Self {
+        Self { woken: AtomicBool::new(false), task: task.clone() }
+    }
+
+    pub(crate) fn was_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
 }
 
 impl Wake for Itself {

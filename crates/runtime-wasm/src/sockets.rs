@@ -9,6 +9,7 @@ mod lookup;
 mod tcp;
 mod udp;
 mod wasi2;
+mod wasi3;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use coracle_api::Uid;
 use coracle_node::runtime::{OpenError, RuntimeHost};
+use wasmtime::component::{HasData, ResourceTable};
 
 use crate::account::{MemoryAccount, MemoryExceeded};
 use crate::network::{Network, PodNetwork};
@@ -24,12 +26,15 @@ use crate::placement::Spawner;
 pub(crate) use self::lookup::{Lookup, LookupFault};
 pub(crate) use self::tcp::{Accepting, Arrivals, TcpSocket};
 pub(crate) use self::udp::{Inbox, Mailbox, Port, UdpSocket};
-pub(crate) use self::wasi2::{Sockets, add_to_linker as add_wasi2_to_linker};
+pub(crate) use self::wasi2::add_to_linker as add_wasi2_to_linker;
+pub(crate) use self::wasi3::add_to_linker as add_wasi3_to_linker;
 
 /// Bytes in flight each way of a connection before the writer waits.
 const BUFFER: usize = 32 << 10;
-/// What a connection is charged with: a buffer each way.
+/// What a connection is charged with: what is read ahead, and what is not written yet.
 const CONNECTION_BYTES: usize = 2 * BUFFER;
+/// What one is charged with that a guest accepts: the buffer between the ends is here, too, each way.
+const ACCEPTED_BYTES: usize = 2 * CONNECTION_BYTES;
 
 /// The network as one instance of a guest has it.
 #[derive(Clone)]
@@ -46,6 +51,19 @@ impl fmt::Debug for GuestNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuestNetwork").field("uid", &self.uid).field("pod", &self.pod).finish_non_exhaustive()
     }
+}
+
+/// The sockets of a guest.
+pub(crate) struct Sockets<'a> {
+    pub(crate) net: &'a GuestNetwork,
+    pub(crate) table: &'a mut ResourceTable,
+}
+
+/// Says to a linker what the sockets' functions are given.
+pub(crate) struct HasSockets;
+
+impl HasData for HasSockets {
+    type Data<'a> = Sockets<'a>;
 }
 
 /// The kind of a socket's addresses.

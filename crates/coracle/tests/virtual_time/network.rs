@@ -91,3 +91,37 @@ async fn a_policy_refuses_a_guests_connection() {
     said(&cluster, "after", "Succeeded").await;
     cluster.shutdown().await;
 }
+
+/// The runtime's guests for WASI 0.3.
+fn wasi3(name: &str) -> Vec<u8> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtime-wasm/tests/programs/wasi3/Cargo.toml");
+    let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("wasi3");
+    let arguments =
+        ["build", "--quiet", "--locked", "--release", "--examples", "--target", "wasm32-wasip2", "--manifest-path"];
+    let status = Command::new(env!("CARGO"))
+        .args(arguments)
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(&target)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .status()
+        .unwrap();
+    assert!(status.success(), "the guests do not build");
+    std::fs::read(target.join("wasm32-wasip2/release/examples").join(name).with_extension("wasm")).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn guests_of_the_newest_wasi_sleep_for_an_hour_of_the_tests_time_and_find_services() {
+    let images = virtual_cluster().nodes(1).image("example.com/sockets:1", wasi3("command"));
+    let cluster = images.start().await.unwrap();
+    let started = cluster.now();
+    run(&cluster, "sleeper", &["sleep", "3600"], "Never").await;
+    cluster.wait_for("pod/sleeper", "phase=Succeeded", Duration::from_hours(2)).await.unwrap();
+    let passed = cluster.now().duration_since(started).unwrap();
+    assert!((3600..3610).contains(&passed.as_secs()), "{passed:?}");
+    serve(&cluster, "web", &["serve", "7000"], "TCP").await;
+    // The endpoints may be a moment behind the pod.
+    run(&cluster, "client", &["insist", "web", "80", "hello"], "Never").await;
+    said(&cluster, "client", "Succeeded").await;
+    cluster.shutdown().await;
+}

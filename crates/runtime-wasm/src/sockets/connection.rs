@@ -158,6 +158,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes as much as is taken at once.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Fault>> {
+        ready!(self.poll_idle(cx))?;
+        let Writing::Idle(half) = &mut self.state else { return Poll::Ready(Err(Fault::Broken)) };
+        match ready!(Pin::new(&mut *half).poll_write(cx, bytes)) {
+            Ok(count) if count > 0 => {
+                let _ = Pin::new(half).poll_flush(cx);
+                Poll::Ready(Ok(count))
+            }
+            _ => {
+                self.state = Writing::Broken;
+                Poll::Ready(Err(Fault::Broken))
+            }
+        }
+    }
+
     /// Writes no more: the other side reads the end behind what was written.
     pub(crate) fn shut(&mut self) {
         let state = std::mem::replace(&mut self.state, Writing::Closed);

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 use super::connection::{Reader, Stream, Writer, split};
-use super::{BUFFER, CONNECTION_BYTES, Family, Fault, GuestNetwork, is_remote};
+use super::{ACCEPTED_BYTES, BUFFER, CONNECTION_BYTES, Family, Fault, GuestNetwork, is_remote};
 use crate::account::{Held, MemoryAccount};
 use crate::network::{Claim, Holder, Side, sides};
 use crate::pipe::Inside;
@@ -42,7 +42,7 @@ impl Arrivals {
     pub(crate) fn connect(&self, at: SocketAddr, from: SocketAddr) -> Option<ByteStream> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let place = queue.try_reserve().ok()?;
-        let held = self.memory.hold(CONNECTION_BYTES).ok()?;
+        let held = self.memory.hold(ACCEPTED_BYTES).ok()?;
         let (theirs, stream) = tokio::io::duplex(BUFFER);
         place.send(Arrived { stream, at, from, held });
         Some(Box::pin(theirs.compat()))
@@ -77,9 +77,14 @@ impl Accepting {
         ready!(self.poll_arrived(cx));
         let Some(permit) = self.net.pod.socket() else { return Poll::Ready(Err(Fault::TooMany)) };
         let Some(Arrived { stream, at, from, held }) = self.ahead.take() else { return Poll::Pending };
-        let halves = split(Box::new(stream), held, &self.net.io);
-        let connected = Connected { at, peer: from, halves: Some(halves), _claim: None };
+        let (reader, writer) = split(Box::new(stream), held, &self.net.io);
+        let connected = Connected { at, peer: from, reader: Some(reader), writer: Some(writer), _claim: None };
         Poll::Ready(Ok(TcpSocket::with(self.net.clone(), self.family, permit, State::Connected(connected))))
+    }
+
+    /// Turns the next connection away.
+    pub(crate) fn refuse(&mut self) {
+        self.ahead = None;
     }
 }
 
@@ -150,8 +155,9 @@ impl Drop for Connecting {
 struct Connected {
     at: SocketAddr,
     peer: SocketAddr,
-    /// Until they are taken.
-    halves: Option<(Reader, Writer)>,
+    /// Both until they are taken.
+    reader: Option<Reader>,
+    writer: Option<Writer>,
     _claim: Option<Claim>,
 }
 
@@ -180,6 +186,15 @@ impl TcpSocket {
         let at = SocketAddr::new(at.ip(), claim.port);
         self.state = State::Bound(Bound { at, arrivals, claim });
         Ok(())
+    }
+
+    /// Binds a socket that is to listen and has no port yet to any.
+    pub(crate) fn bind_anywhere(&mut self) -> Result<(), Fault> {
+        let any: std::net::IpAddr = match self.family {
+            Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.bind((any, 0).into())
     }
 
     pub(crate) fn is_bound(&self) -> bool {
@@ -267,8 +282,9 @@ impl TcpSocket {
         let (state, result) = match (dialed, held) {
             (Ok(Ok(stream)), Some(held)) => {
                 let stream: Box<dyn Stream> = Box::new(Inside(stream));
-                let halves = Some(split(stream, held, &self.net.io));
-                (State::Connected(Connected { at, peer, halves, _claim: claim }), Ok(()))
+                let (reader, writer) = split(stream, held, &self.net.io);
+                let (reader, writer) = (Some(reader), Some(writer));
+                (State::Connected(Connected { at, peer, reader, writer, _claim: claim }), Ok(()))
             }
             (Ok(Err(error)), _) => {
                 let fault = Fault::from(&error);
@@ -281,10 +297,18 @@ impl TcpSocket {
         Poll::Ready(result)
     }
 
-    /// The two ways of the connection, once.
-    pub(crate) fn take_halves(&mut self) -> Result<(Reader, Writer), Fault> {
+    /// The connection's way in, once.
+    pub(crate) fn take_reader(&mut self) -> Result<Reader, Fault> {
         match &mut self.state {
-            State::Connected(connected) => connected.halves.take().ok_or(Fault::InvalidState),
+            State::Connected(connected) => connected.reader.take().ok_or(Fault::InvalidState),
+            _ => Err(Fault::InvalidState),
+        }
+    }
+
+    /// Its way out, once.
+    pub(crate) fn take_writer(&mut self) -> Result<Writer, Fault> {
+        match &mut self.state {
+            State::Connected(connected) => connected.writer.take().ok_or(Fault::InvalidState),
             _ => Err(Fault::InvalidState),
         }
     }

@@ -315,6 +315,18 @@ impl UdpSocket {
         Ok(())
     }
 
+    /// Takes any port if it has none.
+    pub(crate) fn bind_anywhere(&mut self) -> Result<(), Fault> {
+        if self.bound.is_some() {
+            return Ok(());
+        }
+        let any: std::net::IpAddr = match self.family {
+            Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.bind((any, 0).into())
+    }
+
     /// Talks to one peer only from now on, or to anybody.
     pub(crate) fn connect(&mut self, remote: Option<SocketAddr>) -> Result<(), Fault> {
         if let Some(remote) = remote

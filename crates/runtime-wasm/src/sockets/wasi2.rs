@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
+use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, ResolveAddressStream};
 use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress};
 use wasmtime_wasi::p2::bindings::sockets::{
@@ -17,21 +17,8 @@ use wasmtime_wasi::p2::bindings::sockets::{
 };
 use wasmtime_wasi::p2::{DynPollable, Network, Pollable, SocketError, SocketResult, subscribe};
 
-use super::{Family, Fault, GuestNetwork, Lookup, LookupFault};
+use super::{Family, Fault, HasSockets, Lookup, LookupFault, Sockets};
 use crate::guest::Guest;
-
-/// The sockets of a guest.
-pub(crate) struct Sockets<'a> {
-    pub(crate) net: &'a GuestNetwork,
-    pub(crate) table: &'a mut ResourceTable,
-}
-
-/// Says to the linker what the sockets' functions are given.
-struct HasSockets;
-
-impl HasData for HasSockets {
-    type Data<'a> = Sockets<'a>;
-}
 
 /// Puts the pod's network in the place of the operating system's.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {

@@ -8,3 +8,4 @@ mod services;
 mod simulated;
 mod sockets;
 mod support;
+mod wasi3;

@@ -192,3 +192,18 @@ fn answer_once(stream: &mut ByteStream, request: &str) -> String {
     }
     answer
 }
+
+#[test]
+fn a_request_ends_with_its_client() {
+    let world = World::new();
+    let id = serving(&world);
+    let mut stream = world.open(3000).unwrap();
+    let request = b"GET /fetch?gate:5000 HTTP/1.1\r\nhost: web\r\n\r\n";
+    let sent = std::future::poll_fn(|cx| stream.as_mut().poll_write(cx, request));
+    assert_eq!(crate::support::block_on(sent).unwrap(), request.len());
+    crate::support::block_on(world.host.gate_reached());
+    drop(stream);
+    // The gate stays shut: nothing but the client's end lets the service end.
+    world.send(RuntimeCommand::StopContainer(id.clone()));
+    assert_eq!(world.exit(&id).code, 0);
+}

@@ -188,6 +188,11 @@ impl World {
         block_on(self.runtime.open(StreamSpec::Port { pod: POD.into(), port, from: None }))
     }
 
+    /// A stream to a port of the other pod.
+    pub(crate) fn open_other(&self, port: u16) -> ByteStream {
+        block_on(self.runtime.open(StreamSpec::Port { pod: OTHER_POD.into(), port, from: None })).unwrap()
+    }
+
     pub(crate) fn add_other_pod(&self) {
         let sandbox = Sandbox {
             hostname: "other-0".to_owned(),
@@ -198,8 +203,16 @@ impl World {
 
     /// Waits until a container has said something.
     pub(crate) fn wait_for_output(&self, id: &ContainerId) {
+        self.wait_for_log(id, "stdout", "");
+    }
+
+    /// Waits until a container has said this.
+    pub(crate) fn wait_for_log(&self, id: &ContainerId, stream: LogStreamName, words: &str) {
         let heard = self.host.heard.lock().unwrap();
-        let silent = |heard: &mut Heard| !heard.logs.contains_key(&(id.clone(), "stdout"));
+        let silent = |heard: &mut Heard| {
+            let said = heard.logs.get(&(id.clone(), stream));
+            said.is_none_or(|said| !String::from_utf8_lossy(said).contains(words))
+        };
         let (heard, timeout) = self.host.changed.wait_timeout_while(heard, PATIENCE, silent).unwrap();
         assert!(!timeout.timed_out(), "{id} says nothing; heard {:?}", heard.events);
     }
@@ -345,11 +358,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// Sends something and reads until the other side ends.
+/// Sends something, ends its way, and reads until the other side ends.
 pub(crate) fn exchange_over(stream: ByteStream, said: &str) -> String {
     block_on(async {
         let mut stream = stream.compat();
         stream.write_all(said.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer

@@ -10,8 +10,8 @@ use wasmtime_wasi::p2::{
 };
 
 use super::streams::{In, Out};
-use super::{Sockets, Waiting, family, family_of, handle, now, own, taken, told};
-use crate::sockets::{Accepting, Fault, TcpSocket};
+use super::{Waiting, family, family_of, handle, now, own, taken, told};
+use crate::sockets::{Accepting, Fault, Sockets, TcpSocket};
 
 /// A socket as 0.2 has it: what takes time is started and finished by two calls.
 struct Socket {
@@ -53,7 +53,7 @@ impl Socket {
     }
 
     fn ways(&mut self) -> SocketResult<(DynInputStream, DynOutputStream)> {
-        let (reader, writer) = self.tcp.take_halves()?;
+        let (reader, writer) = (self.tcp.take_reader()?, self.tcp.take_writer()?);
         let (from, to) = (In::new(reader), Out::new(writer));
         self.ways = Some((from.clone(), to.clone()));
         Ok((Box::new(from), Box::new(to)))

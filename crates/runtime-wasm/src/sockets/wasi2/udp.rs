@@ -12,8 +12,8 @@ use wasmtime_wasi::p2::bindings::sockets::udp::{
 use wasmtime_wasi::p2::bindings::sockets::udp_create_socket;
 use wasmtime_wasi::p2::{DynPollable, Network, Pollable, SocketError, SocketResult, UdpSocket as Handle, subscribe};
 
-use super::{Sockets, Waiting, family, family_of, handle, now, own, taken, told};
-use crate::sockets::{Family, Fault, Inbox, Port, UdpSocket};
+use super::{Waiting, family, family_of, handle, now, own, taken, told};
+use crate::sockets::{Family, Fault, Inbox, Port, Sockets, UdpSocket};
 
 /// Datagrams that are taken or given by one call.
 const AT_ONCE: u64 = 16;
