@@ -22,6 +22,7 @@ mod harness;
 mod host_network;
 mod hosts;
 mod kill_loop;
+mod languages;
 mod machines;
 mod members;
 mod name_service;
