@@ -91,7 +91,10 @@ impl Registry {
     pub fn builtin() -> Self {
         static BUILTIN: LazyLock<Registry> = LazyLock::new(|| {
             let schema = Schema::builtin();
-            let resources = table::parse(concat!(include_str!("registry/builtin.tsv"), include_str!("registry/metrics.tsv")), &schema);
+            let resources = table::parse(
+                concat!(include_str!("registry/builtin.tsv"), include_str!("registry/metrics.tsv")),
+                &schema,
+            );
             Registry::new(schema, resources)
         });
         BUILTIN.clone()

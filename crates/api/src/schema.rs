@@ -183,8 +183,9 @@ pub struct NestedMessage {
 impl Schema {
     /// The types of the built-in kinds, read once.
     pub fn builtin() -> Arc<Self> {
-        static BUILTIN: LazyLock<Arc<Schema>> =
-            LazyLock::new(|| Arc::new(table::parse(concat!(include_str!("schema/builtin.tsv"), include_str!("schema/metrics.tsv")))));
+        static BUILTIN: LazyLock<Arc<Schema>> = LazyLock::new(|| {
+            Arc::new(table::parse(concat!(include_str!("schema/builtin.tsv"), include_str!("schema/metrics.tsv"))))
+        });
         BUILTIN.clone()
     }
 

@@ -42,8 +42,8 @@ pub mod rbac {
 
 pub use answer::Listing;
 pub use callout::Callout;
-pub use metrics::{ContainerRates, NodeUsage, Rates};
 pub use machine::{LogOptions, Next, Proposed, RequestMachine, Resume, SessionStreams, TunnelSpec};
+pub use metrics::{ContainerRates, NodeUsage, Rates};
 pub use node_lease::Heartbeats;
 pub use openapi::OpenApi;
 pub use options::ServerOptions;

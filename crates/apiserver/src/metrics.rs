@@ -87,8 +87,7 @@ pub(crate) fn ask(context: &Context<'_>, verb: Verb) -> Result<Step, Status> {
         name: context.path.name.clone(),
         options,
     };
-    let asked =
-        Asked { object: Value::Null, encoding: context.encoding, purpose: Purpose::Usage(Box::new(question)) };
+    let asked = Asked { object: Value::Null, encoding: context.encoding, purpose: Purpose::Usage(Box::new(question)) };
     Ok(Step::Call(Callout::Usage, Box::new(asked)))
 }
 
@@ -100,8 +99,7 @@ impl Question {
             Err(error) => return Status::internal(format!("what the nodes said cannot be read: {error}")).into(),
         };
         let objects = if self.resource.namespaced { self.of_pods(&usages, view) } else { self.of_nodes(&usages, view) };
-        let presenter =
-            Presenter { resource: &self.resource, strategy: self.strategy, encoding: self.encoding, now };
+        let presenter = Presenter { resource: &self.resource, strategy: self.strategy, encoding: self.encoding, now };
         match (&self.options, objects.first()) {
             (Some(_), _) => presenter.list(&ListMeta { revision: view.revision(), ..ListMeta::default() }, &objects),
             (None, Some(object)) => presenter.object(200, object),

@@ -12,7 +12,8 @@ use crate::request::path::{self, ResourcePath, Target};
 use crate::request::{Verb, method_word};
 use crate::strategy::Strategy;
 use crate::{
-    Heartbeats, ServerOptions, discovery, health, kind_rules, kinds, metrics, openapi, openid, review, subresource, verb,
+    Heartbeats, ServerOptions, discovery, health, kind_rules, kinds, metrics, openapi, openid, review, subresource,
+    verb,
 };
 
 /// What a run of a request may look at.

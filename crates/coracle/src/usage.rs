@@ -113,7 +113,8 @@ fn read(stat: &str, memory: &str) -> Option<Usage> {
     // user, nice, system, idle, waiting, interrupts, soft interrupts (`proc_stat(5)`); all but the fourth and fifth are work.
     let counts = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(|count| count.parse::<u64>().ok());
     let counts = counts.take(7).collect::<Option<Vec<u64>>>()?;
-    let ticks: u64 = counts.iter().enumerate().filter(|(place, _)| !matches!(place, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    let ticks: u64 =
+        counts.iter().enumerate().filter(|(place, _)| !matches!(place, 3 | 4)).map(|(_, ticks)| ticks).sum();
     let kibibytes = |name: &str| -> Option<u64> {
         memory.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
     };

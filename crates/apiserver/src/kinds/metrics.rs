@@ -26,12 +26,7 @@ impl Strategy for NodeMetricsStrategy {
 
     fn row(&self, object: &Value, _now: Now) -> Row {
         let usage = &object["usage"];
-        table::row([
-            table::name(object),
-            usage["cpu"].clone(),
-            usage["memory"].clone(),
-            text(object, "window").into(),
-        ])
+        table::row([table::name(object), usage["cpu"].clone(), usage["memory"].clone(), text(object, "window").into()])
     }
 }
 

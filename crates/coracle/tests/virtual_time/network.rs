@@ -113,6 +113,7 @@ fn wasi3(name: &str) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn guests_of_the_newest_wasi_sleep_for_an_hour_of_the_tests_time_and_find_services() {
     let images = virtual_cluster().nodes(1).image("example.com/sockets:1", wasi3("command"));
+    let images = images.image("example.com/service:1", wasi3("service"));
     let cluster = images.start().await.unwrap();
     let started = cluster.now();
     run(&cluster, "sleeper", &["sleep", "3600"], "Never").await;
@@ -123,5 +124,12 @@ async fn guests_of_the_newest_wasi_sleep_for_an_hour_of_the_tests_time_and_find_
     // The endpoints may be a moment behind the pod.
     run(&cluster, "client", &["insist", "web", "80", "hello"], "Never").await;
     said(&cluster, "client", "Succeeded").await;
+    let probe = json!({"httpGet": {"path": "/count", "port": 8080}, "periodSeconds": 1});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "service"},
+        "spec": {"containers": [{"name": "main", "image": "example.com/service:1", "readinessProbe": probe}]},
+    });
+    cluster.apply(&service.to_string()).await.unwrap();
+    cluster.wait_for("pod/service", "Ready", Duration::from_mins(1)).await.unwrap();
     cluster.shutdown().await;
 }

@@ -208,13 +208,10 @@ impl World {
 
     /// Waits until a container has said this.
     pub(crate) fn wait_for_log(&self, id: &ContainerId, stream: LogStreamName, words: &str) {
-        let heard = self.host.heard.lock().unwrap();
-        let silent = |heard: &mut Heard| {
+        self.host.wait_until(&format!("{words:?} in the log of {id}"), |heard| {
             let said = heard.logs.get(&(id.clone(), stream));
-            said.is_none_or(|said| !String::from_utf8_lossy(said).contains(words))
-        };
-        let (heard, timeout) = self.host.changed.wait_timeout_while(heard, PATIENCE, silent).unwrap();
-        assert!(!timeout.timed_out(), "{id} says nothing; heard {:?}", heard.events);
+            said.is_some_and(|said| String::from_utf8_lossy(said).contains(words))
+        });
     }
 
     pub(crate) fn new() -> Self {
@@ -267,14 +264,6 @@ impl World {
         self.create(spec).unwrap();
         self.start(&id).unwrap();
         id
-    }
-
-    /// Waits until a container has written this.
-    pub(crate) fn wait_for_log(&self, id: &ContainerId, stream: LogStreamName, text: &str) {
-        self.host.wait_until(&format!("{text:?} in the log"), |heard| {
-            let written = heard.logs.get(&(id.clone(), stream));
-            written.is_some_and(|bytes| String::from_utf8_lossy(bytes).contains(text))
-        });
     }
 
     /// Runs the text of a module to its end.
