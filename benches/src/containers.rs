@@ -26,6 +26,8 @@ pub const PARTS: [&str; 3] = ["containers-start", "containers-many", "containers
 
 const SOCKET: &str = "/var/run/docker.sock";
 const IMAGE: &str = "coracle.bench/busybox:1";
+/// What finds the bench's own containers and network.
+const OURS: &str = "label=coracle.bench=yes";
 const NETWORK: &str = "coracle-bench";
 const SUBNET: &str = "10.199.0.0/16";
 const BUSYBOX: &str = "/bin/busybox";
@@ -36,6 +38,9 @@ const NODE_PORT: u16 = 30_081;
 const TRANSFER: u64 = 1 << 30;
 const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_mins(5);
+/// How often it is looked whether a pod is Ready: one whose time is taken, and one of many.
+const LOOK: Duration = Duration::from_millis(1);
+const LOOK_AT_MANY: Duration = Duration::from_millis(50);
 
 /// What is wanted about containers.
 pub async fn measure(report: &mut Report, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
@@ -45,15 +50,18 @@ pub async fn measure(report: &mut Report, wanted: impl Fn(&str) -> bool) -> anyh
     }
     let directory = tempfile::tempdir()?;
     let mut result = Ok(());
-    if wanted("containers-start") || wanted("containers-many") {
-        network()?;
+    if wanted("containers-start") {
         let relay = Relay::new(directory.path(), SOCKET)?;
-        let extras = Extras { docker: Some(relay.socket.clone()), ..Extras::default() };
-        let member = Member::start(&directory.path().join("one"), free_address()?, None, &extras)?;
-        let node = member.name.clone();
-        result = on_one_node(report, &member.api(), &relay, &wanted).await;
+        let (member, node) = one_node(&directory.path().join("start"), &relay.socket)?;
+        result = starts(report, &member.api(), &relay).await;
         drop(member);
-        remove(&[&format!("label=coracle.dev/node={node}"), "label=coracle.bench=yes"])?;
+        remove(&[&node, OURS])?;
+    }
+    if result.is_ok() && wanted("containers-many") {
+        let (member, node) = one_node(&directory.path().join("many"), Path::new(SOCKET))?;
+        result = many(report, &member.api()).await;
+        drop(member);
+        remove(&[&node, OURS])?;
     }
     if result.is_ok() && wanted("containers-tunnel") {
         result = tunnel(report, directory.path()).await;
@@ -61,19 +69,13 @@ pub async fn measure(report: &mut Report, wanted: impl Fn(&str) -> bool) -> anyh
     result
 }
 
-async fn on_one_node(
-    report: &mut Report,
-    api: &Api,
-    relay: &Relay,
-    wanted: &impl Fn(&str) -> bool,
-) -> anyhow::Result<()> {
-    if wanted("containers-start") {
-        starts(report, api, relay).await?;
-    }
-    if wanted("containers-many") {
-        many(report, api).await?;
-    }
-    Ok(())
+/// A member whose node asks the Engine at this socket, and the filter that finds what it has there.
+fn one_node(directory: &Path, socket: &Path) -> anyhow::Result<(Member, String)> {
+    network()?;
+    let extras = Extras { docker: Some(socket.to_owned()), ..Extras::default() };
+    let member = Member::start(directory, free_address()?, None, &extras)?;
+    let node = format!("label=coracle.dev/node={}", member.name);
+    Ok((member, node))
 }
 
 /// The image: busybox with the names that are used of it.
@@ -170,7 +172,7 @@ fn is_ready(pod: &Value) -> bool {
 }
 
 /// Waits until a pod is Ready.
-async fn ready(api: &Api, name: &str) -> anyhow::Result<Value> {
+async fn ready(api: &Api, name: &str, every: Duration) -> anyhow::Result<Value> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let pod = api.json("GET", &format!("{NAMESPACE}/{name}"), &Value::Null).await?;
@@ -178,7 +180,7 @@ async fn ready(api: &Api, name: &str) -> anyhow::Result<Value> {
             return Ok(pod);
         }
         ensure!(Instant::now() < deadline, "the pod {name} is not ready: {}", pod["status"]);
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(every).await;
     }
 }
 
@@ -194,7 +196,7 @@ async fn starts(report: &mut Report, api: &Api, relay: &Relay) -> anyhow::Result
         relay.settle();
         let began = Instant::now();
         api.json("POST", NAMESPACE, &pod(&name, &["/bin/sleep", "1000000"])).await?;
-        ready(api, &name).await?;
+        ready(api, &name, LOOK).await?;
         let took = began.elapsed();
         let (busy, requests) = relay.settle();
         // The first makes the sandbox's image and the network.
@@ -220,7 +222,7 @@ async fn many(report: &mut Report, api: &Api) -> anyhow::Result<()> {
         api.json("POST", NAMESPACE, &pod(&format!("many-{number}"), &["/bin/sleep", "1000000"])).await?;
     }
     for number in 0..PODS {
-        ready(api, &format!("many-{number}")).await?;
+        ready(api, &format!("many-{number}"), LOOK_AT_MANY).await?;
     }
     let ours = began.elapsed();
     let began = Instant::now();
@@ -271,7 +273,7 @@ async fn transfer(report: &mut Report, api: &Api) -> anyhow::Result<()> {
     let send = format!("head -c {TRANSFER} /dev/zero");
     let body = pod("source", &["/bin/sh", "-c", &format!("exec nc -ll -p 9000 -e {send}")]);
     api.json("POST", NAMESPACE, &body).await?;
-    let pod = ready(api, "source").await?;
+    let pod = ready(api, "source", LOOK_AT_MANY).await?;
     let address: IpAddr = pod["status"]["podIP"].as_str().context("it has an address")?.parse()?;
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "source"},

@@ -1,5 +1,8 @@
 //! `kubectl exec`, `attach` and `cp`, and probes and hooks that are commands.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use serde_json::json;
 
 use crate::harness::{Cluster, eventually};
@@ -116,6 +119,39 @@ fn who_is_attached_reads_what_the_container_writes() {
     });
     let _ = attached.kill();
     let _ = attached.wait();
+}
+
+#[test]
+fn who_is_attached_writes_what_the_container_reads() {
+    let Some(cluster) = running() else { return };
+    for (name, once) in [("once", true), ("open", false)] {
+        let main = json!({"name": "main", "image": "example.com/program:1", "imagePullPolicy": "IfNotPresent",
+            "command": ["cat"], "stdin": true, "stdinOnce": once});
+        let spec = json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [main]});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+        cluster.apply(&pod.to_string());
+        cluster.kubectl(&format!("wait --for=condition=Ready pod/{name} --timeout=30s"));
+    }
+    // The first who is attached to this one is the last: the program's input ends with theirs.
+    let attached = cluster.run_with(&["attach", "-i", "once"], &[], Some("hello\n"));
+    assert!(attached.ok().contains("hello"));
+    cluster.wait("the program has ended", "/api/v1/namespaces/default/pods/once", |pod| {
+        pod["status"]["phase"] == "Succeeded"
+    });
+    // This one waits for the next.
+    for (said, all) in [("one\n", "one\n"), ("two\n", "one\ntwo\n")] {
+        let mut attached = cluster.kubectl_command(&["attach", "-i", "open"]);
+        attached.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut attached = attached.spawn().expect("kubectl starts");
+        attached.stdin.take().expect("it is piped").write_all(said.as_bytes()).expect("kubectl reads");
+        eventually("the program has read it", || {
+            let log = cluster.kubectl("logs open");
+            if log == all { Ok(()) } else { Err(log) }
+        });
+        let _ = attached.kill();
+        let _ = attached.wait();
+    }
+    assert_eq!(cluster.get("/api/v1/namespaces/default/pods/open")["status"]["phase"], "Running");
 }
 
 #[test]

@@ -40,10 +40,10 @@ pub struct RuntimeInfo {
 }
 
 impl RuntimeInfo {
-    /// wasmtime, which has no feature.
+    /// wasmtime, whose containers are given an input and nothing else.
     pub fn wasm() -> Self {
         let handlers = Some(["wasm", "wasmtime"].map(str::to_owned).into());
-        Self { scheme: "wasmtime".into(), features: BTreeSet::new(), handlers }
+        Self { scheme: "wasmtime".into(), features: BTreeSet::from([RuntimeFeature::Input]), handlers }
     }
 
     /// Docker Engine, which has those of Linux.

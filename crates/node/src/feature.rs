@@ -17,7 +17,8 @@
 //! | `seccompProfile`, `appArmorProfile` | `RuntimeDefault` and `Unconfined` hold, `Localhost` is refused: [`RuntimeFeature::SecurityProfiles`] |
 //! | `seLinuxOptions` | refused: [`RuntimeFeature::SecurityProfiles`] |
 //! | `windowsOptions` | refused: [`RuntimeFeature::Windows`]; `spec.os` is checked at admission |
-//! | `stdin`, `stdinOnce`, `tty` | refused: [`RuntimeFeature::Terminal`] |
+//! | `stdin`, `stdinOnce` | refused: [`RuntimeFeature::Input`], which WebAssembly has as well |
+//! | `tty` | refused: [`RuntimeFeature::Terminal`] |
 //! | `volumeDevices` | refused: [`RuntimeFeature::BlockDevices`] |
 //! | `ports[].hostPort` | refused: [`RuntimeFeature::HostPorts`] |
 //! | `dnsPolicy: None`, `dnsConfig` | refused: [`RuntimeFeature::Resolver`]; with `Default` the cluster's names are found as well |
@@ -48,7 +49,9 @@ pub enum RuntimeFeature {
     Privileges,
     /// Profiles of seccomp and AppArmor from the node, and SELinux labels.
     SecurityProfiles,
-    /// Standard input and terminals.
+    /// A standard input for who attaches.
+    Input,
+    /// Terminals.
     Terminal,
     /// Volumes as block devices.
     BlockDevices,
@@ -70,13 +73,15 @@ impl RuntimeFeature {
     /// What containers of processes on Linux have.
     pub fn of_linux() -> BTreeSet<Self> {
         use RuntimeFeature::{
-            HostNamespaces, HostPorts, Privileges, Resolver, SecurityProfiles, SharedProcesses, StopSignals, Terminal,
+            HostNamespaces, HostPorts, Input, Privileges, Resolver, SecurityProfiles, SharedProcesses, StopSignals,
+            Terminal,
         };
         BTreeSet::from([
             HostNamespaces,
             SharedProcesses,
             Privileges,
             SecurityProfiles,
+            Input,
             Terminal,
             HostPorts,
             Resolver,
@@ -87,14 +92,15 @@ impl RuntimeFeature {
     /// All of them, for a runtime that only pretends to run.
     pub fn all() -> BTreeSet<Self> {
         use RuntimeFeature::{
-            BlockDevices, HostNamespaces, HostPorts, PodLimits, Privileges, Resolver, ResourceClaims, SecurityProfiles,
-            SharedProcesses, StopSignals, Terminal, Windows,
+            BlockDevices, HostNamespaces, HostPorts, Input, PodLimits, Privileges, Resolver, ResourceClaims,
+            SecurityProfiles, SharedProcesses, StopSignals, Terminal, Windows,
         };
         BTreeSet::from([
             HostNamespaces,
             SharedProcesses,
             Privileges,
             SecurityProfiles,
+            Input,
             Terminal,
             BlockDevices,
             HostPorts,
@@ -123,7 +129,8 @@ const NO_HOST: &str = "its containers see nothing of the host";
 const NO_PRIVILEGES: &str = "its containers have no user and no privileges to be given";
 const NO_PROFILES: &str = "its containers make no system calls that a profile of the node could judge";
 const NO_WINDOWS: &str = "it runs no Windows containers";
-const NO_TERMINAL: &str = "its containers have no standard input that anybody could attach to";
+const NO_INPUT: &str = "its containers have no standard input that anybody could attach to";
+const NO_TERMINAL: &str = "its containers have no terminal";
 const NO_RESOLVER: &str = "names are found without a resolver that could be configured";
 
 /// What pods ask for.
@@ -156,8 +163,8 @@ const CONTAINER_RULES: &[Rule] = &[
     rule("securityContext.seccompProfile.type", is_local, RuntimeFeature::SecurityProfiles, NO_PROFILES),
     rule("securityContext.appArmorProfile.type", is_local, RuntimeFeature::SecurityProfiles, NO_PROFILES),
     rule("securityContext.windowsOptions", is_given, RuntimeFeature::Windows, NO_WINDOWS),
-    rule("stdin", is_true, RuntimeFeature::Terminal, NO_TERMINAL),
-    rule("stdinOnce", is_true, RuntimeFeature::Terminal, NO_TERMINAL),
+    rule("stdin", is_true, RuntimeFeature::Input, NO_INPUT),
+    rule("stdinOnce", is_true, RuntimeFeature::Input, NO_INPUT),
     rule("tty", is_true, RuntimeFeature::Terminal, NO_TERMINAL),
     rule("volumeDevices", is_given, RuntimeFeature::BlockDevices, "its volumes are folders"),
     rule("ports[].hostPort", is_number, RuntimeFeature::HostPorts, "it opens no ports of the node for a pod"),

@@ -244,14 +244,13 @@ impl PodWorker {
     async fn create_container(&mut self, spec: ContainerSpec) -> Result<(), ContainerError> {
         let sandbox = self.sandbox.clone().ok_or_else(|| no_create("the pod has no sandbox"))?;
         let docker = self.shared.engine.awaited().await.map_err(no_create)?;
-        let sandbox_id = match self.shared.running_sandbox(&self.uid) {
-            Some(id) => id,
+        let sandbox_id = if let Some(id) = self.shared.running_sandbox(&self.uid) {
+            id
+        } else {
             // It may have ended, with the Engine or by somebody's hand.
-            None => {
-                let id = self.ensure_sandbox(&docker, &sandbox).await.map_err(no_create)?;
-                self.shared.set_sandbox(&self.uid, id.clone(), sandbox.address);
-                id
-            }
+            let id = self.ensure_sandbox(&docker, &sandbox).await.map_err(no_create)?;
+            self.shared.set_sandbox(&self.uid, id.clone(), sandbox.address);
+            id
         };
         let volumes = memory::keep(&self.shared, &docker, &sandbox, &self.volumes).await.map_err(no_create)?;
         let (dir, wanted) = (self.shared.pod_dir(&self.uid).map_err(no_create)?, spec.clone());

@@ -12,7 +12,8 @@ use wasmtime_wasi::I32Exit;
 
 use crate::account::Account;
 use crate::exit;
-use crate::guest::{Environment, Guest, settle_last_fuel};
+use crate::flow::{Flow, FromGuest, GuestIn};
+use crate::guest::{Environment, Guest, Stdio, settle_last_fuel};
 use crate::program::{Command, Linked, Program};
 use crate::service;
 use crate::shared::Shared;
@@ -39,9 +40,19 @@ pub(crate) struct Container {
     pub(crate) account: Arc<Account>,
     pub(crate) ports: Vec<u16>,
     pub(crate) termination_message: PathBuf,
+    /// The standard input of its program, where it has one.
+    pub(crate) input: Option<Input>,
     state: Mutex<State>,
     /// Becomes true when the run is over and told.
     over: watch::Sender<bool>,
+}
+
+/// A standard input that stays open for who attaches.
+#[derive(Clone, Debug)]
+pub(crate) struct Input {
+    pub(crate) flow: Flow,
+    /// It ends with the first who attaches.
+    pub(crate) once: bool,
 }
 
 /// How far a container is.
@@ -59,6 +70,7 @@ impl Container {
         account: Arc<Account>,
         ports: Vec<u16>,
         termination_message: PathBuf,
+        input: Option<Input>,
     ) -> Self {
         Self {
             environment,
@@ -66,6 +78,7 @@ impl Container {
             account,
             ports,
             termination_message,
+            input,
             state: Mutex::new(State::Created),
             over: watch::Sender::new(false),
         }
@@ -114,12 +127,24 @@ impl Container {
 
     pub(crate) fn finish(&self, exit: Exit) {
         self.environment.outputs.end();
+        if let Some(input) = &self.input {
+            // Nobody reads it any more.
+            drop(FromGuest(input.flow.clone()));
+        }
         self.set_state(State::Ended(exit));
         self.over.send_replace(true);
     }
 
     pub(crate) fn store(&self, shared: &Shared) -> wasmtime::Result<Store<Guest>> {
         self.environment.store(&self.program.flavor, &self.account, shared)
+    }
+
+    /// A store for the instance that is the container's program: it alone reads the input.
+    fn own_store(&self, shared: &Shared) -> wasmtime::Result<Store<Guest>> {
+        let Some(input) = &self.input else { return self.store(shared) };
+        let stdin = GuestIn { flow: input.flow.clone(), terminal: false };
+        let environment = Environment { stdio: Stdio::Open(stdin), ..self.environment.clone() };
+        environment.store(&self.program.flavor, &self.account, shared)
     }
 
     pub(crate) fn stderr(&self, shared: &Shared) -> Log {
@@ -167,7 +192,7 @@ pub(crate) enum Entry {
 }
 
 async fn command(shared: &Arc<Shared>, container: &Arc<Container>, entry: Entry, permit: OwnedSemaphorePermit) -> Exit {
-    let store = match container.store(shared) {
+    let store = match container.own_store(shared) {
         Ok(store) => store,
         Err(error) => return exit::failed(&format!("{error:#}")),
     };

@@ -191,6 +191,24 @@ impl Drop for ToGuest {
     }
 }
 
+/// The end of one of the clients that write what a guest reads: the next one goes on where it left.
+#[derive(Debug)]
+pub(crate) struct Attached(pub(crate) Flow);
+
+impl futures_io::AsyncWrite for Attached {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_put(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// A guest's standard input.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestIn {

@@ -93,6 +93,8 @@ pub(crate) enum Stdio {
     /// Outputs to the container's log; the input is at its end, as `stdin: false` has it.
     #[default]
     Log,
+    /// The same, with an input that whoever is attached writes.
+    Open(GuestIn),
     /// To and from a client.
     Streams { stdin: GuestIn, stdout: GuestOut, stderr: GuestOut },
 }
@@ -101,9 +103,12 @@ impl Environment {
     fn context(&self, host: &Arc<dyn RuntimeHost>, inline: Option<&Inline>) -> wasmtime::Result<WasiP1Ctx> {
         let mut builder: WasiCtxBuilder = WasiCtx::builder();
         match &self.stdio {
-            Stdio::Log => {
+            Stdio::Log | Stdio::Open(_) => {
                 let log = |stream| Log::new(Arc::clone(host), self.id.clone(), stream, Arc::clone(&self.outputs));
                 builder.stdout(log(LogStream::Stdout)).stderr(log(LogStream::Stderr));
+                if let Stdio::Open(stdin) = &self.stdio {
+                    builder.stdin(stdin.clone());
+                }
             }
             Stdio::Streams { stdin, stdout, stderr } => {
                 builder.stdin(stdin.clone()).stdout(stdout.clone()).stderr(stderr.clone());

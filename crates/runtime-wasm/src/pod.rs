@@ -11,9 +11,10 @@ use coracle_node::runtime::{
 };
 
 use crate::account::Account;
-use crate::container::{self, Container, Ending, State};
+use crate::container::{self, Container, Ending, Input, State};
 use crate::engine::Metering;
 use crate::exit;
+use crate::flow::Flow;
 use crate::guest::{Environment, Stdio};
 use crate::platform::Platform;
 use crate::registry::ImageConfig;
@@ -144,7 +145,8 @@ impl PodWorker {
             outputs,
             platform: Arc::new(platform),
         };
-        let container = Container::new(environment, program, account, spec.ports, prepared.termination_message);
+        let input = spec.terminal.stdin.then(|| Input { flow: Flow::default(), once: spec.terminal.stdin_once });
+        let container = Container::new(environment, program, account, spec.ports, prepared.termination_message, input);
         self.containers.insert(spec.id, Arc::new(container));
         Ok(())
     }

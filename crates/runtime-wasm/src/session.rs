@@ -15,7 +15,7 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::container::{self, Container, Ending, Entry};
 use crate::exit;
-use crate::flow::{Flow, FromGuest, GuestIn, GuestOut, ToGuest};
+use crate::flow::{Attached, Flow, FromGuest, GuestIn, GuestOut, ToGuest};
 use crate::guest::Stdio;
 use crate::program::Linked;
 use crate::shared::Shared;
@@ -219,9 +219,14 @@ fn attach(container: &Arc<Container>, spec: &SessionSpec) -> Session {
     };
     let (stdout, stderr) = (watch(LogStream::Stdout, spec.stdout), watch(LogStream::Stderr, spec.stderr));
     let container = Arc::clone(container);
+    let stdin = spec.stdin.then(|| match &container.input {
+        Some(input) if input.once => Box::pin(ToGuest(input.flow.clone())) as ByteWriter,
+        Some(input) => Box::pin(Attached(input.flow.clone())),
+        // Its program was given an input that is at its end.
+        None => Box::pin(ToGuest(closed())),
+    });
     Session {
-        // The container's program was given an input that is at its end.
-        stdin: spec.stdin.then(|| Box::pin(ToGuest(closed())) as _),
+        stdin,
         stdout,
         stderr,
         resize: None,

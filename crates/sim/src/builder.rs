@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use coracle_api::resources::{NAMESPACES, SERVICES};
 use coracle_api::{Method, ObjectKey, Request, UserInfo};
-use coracle_node::{Capacity, NodeConfig};
+use coracle_node::{Capacity, NodeConfig, RuntimeFeature};
 use coracle_raft::{Config, MemberId};
 #[cfg(feature = "wasm")]
 use coracle_runtime_wasm::simulated::SimulatedImages;
@@ -153,6 +153,8 @@ impl Builder {
         for index in 1..=self.nodes {
             let mut config = NodeConfig::new(format!("node-{index}"));
             config.capacity = Capacity { cpu_millis: 4_000, memory: 8 << 30, pods: 110 };
+            // Nobody can attach to what is simulated.
+            config.runtimes.values_mut().for_each(|runtime| _ = runtime.features.remove(&RuntimeFeature::Input));
             cluster.register(config);
         }
         for index in 0..self.fake_nodes {
