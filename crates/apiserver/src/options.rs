@@ -15,7 +15,7 @@ pub struct ServerOptions {
     pub service_network: Ipv4Addr,
     /// Its prefix length.
     pub service_prefix: u8,
-    /// The first address of the pod range; nodes get a /24 each.
+    /// The first address of the pod range; nodes get a /24 each, unless they ask for more.
     pub pod_network: Ipv4Addr,
     /// Its prefix length.
     pub pod_prefix: u8,

@@ -262,6 +262,9 @@ impl ClusterBuilder {
     }
 
     /// What a node has to give: thousandths of a core, bytes of memory, pods. The default is what the machine has, and 110 pods.
+    ///
+    /// A new node that runs more than 127 pods as WebAssembly has addresses for all of them as long as the cluster's range has room; a node
+    /// that has containers, too, has 127 for WebAssembly. Ten thousand pods is the most that runs.
     #[must_use]
     pub fn node_capacity(mut self, cpu_millis: u64, memory: u64, pods: u32) -> Self {
         self.capacity = Some(Capacity { cpu_millis, memory, pods });
@@ -689,7 +692,8 @@ impl ClusterBuilder {
             return self.with_docker(process, site, folder, placement, host, config, socket);
         }
         let _ = (site, config.name.as_str());
-        let wasm = crate::images::start_wasm(folder, placement, self.images.clone(), self.registries.0.clone(), host)?;
+        let (pods, images) = (config.capacity.pods, self.images.clone());
+        let wasm = crate::images::start_wasm(folder, pods, placement, images, self.registries.0.clone(), host)?;
         process.images.set(&config.name, Arc::clone(&wasm), &self.images);
         Ok(wasm)
     }
@@ -730,8 +734,8 @@ impl ClusterBuilder {
         let known = Arc::new(Known::default());
         let part = |runtime| Arc::new(Part { runtime, host: Arc::clone(&host), known: Arc::clone(&known) });
         let registries = self.registries.0.clone();
-        let images = self.images.clone();
-        let wasm = crate::images::start_wasm(folder, placement, images, registries, part(RuntimeKind::Wasm))?;
+        let (pods, images) = (config.capacity.pods, self.images.clone());
+        let wasm = crate::images::start_wasm(folder, pods, placement, images, registries, part(RuntimeKind::Wasm))?;
         process.images.set(&config.name, Arc::clone(&wasm), &self.images);
         let mut options = docker_options(site, config, socket);
         options.state_dir = folder.map(|folder| folder.join("docker"));

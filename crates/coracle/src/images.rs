@@ -225,9 +225,10 @@ mod wasm {
         text
     }
 
-    /// The runtime of a node that keeps its state in this directory, or nothing.
+    /// The runtime of a node that keeps its state in this directory, or nothing, and runs as many pods.
     pub(crate) fn start(
         directory: Option<&Path>,
+        pods: u32,
         placement: Placement,
         builtin: Vec<Image>,
         registries: coracle_runtime_wasm::Registries,
@@ -235,6 +236,8 @@ mod wasm {
     ) -> Result<Arc<WasmRuntime>, Error> {
         let mut options = WasmOptions::default();
         options.state_dir = directory.map(|directory| directory.join("wasm"));
+        // Each pod may have a container and, at the same time, a request, a probe or a session.
+        options.max_instances = options.max_instances.max(pods.saturating_mul(2));
         options.placement = placement;
         options.registries = Some(registries);
         if !builtin.is_empty() {

@@ -140,27 +140,25 @@ impl Strategy for NodeStrategy {
     ) -> Vec<Settlement> {
         let spec = &object["spec"];
         let given = items(spec, "podCIDRs").first().and_then(Value::as_str).unwrap_or_default();
-        // A range that the cluster did not give is the user's own business.
-        let want = match parse_range(given) {
-            None => Want::Any,
-            Some((first, POD_RANGE_PREFIX)) if old.is_none() => match offset(context.options, first) {
-                Some(value) => Want::Exactly(value),
-                None => return Vec::new(),
-            },
-            Some(_) => return Vec::new(),
+        // A range that is not the cluster's to give is the user's own business, and so is one that is smaller than those it gives.
+        let wants = match parse_range(given) {
+            None => vec![Want::Any],
+            Some(range) if old.is_none() => parts(context.options, range).map(Want::Exactly).collect(),
+            Some(_) => Vec::new(),
         };
         let pointers =
             if given.is_empty() { vec!["/spec/podCIDR".into(), "/spec/podCIDRs/-".into()] } else { Vec::new() };
         let owner = ObjectKey::new(resources::NODES, "", text(&object["metadata"], "name"));
-        vec![Settlement::Allocate {
+        let allocate = |want| Settlement::Allocate {
             pool: pod_ranges(context.options),
-            owner,
+            owner: owner.clone(),
             want,
             write,
-            pointers,
+            pointers: pointers.clone(),
             render: Render::Ipv4Range(POD_RANGE_PREFIX),
             attribute: None,
-        }]
+        };
+        wants.into_iter().map(allocate).collect()
     }
 
     fn attributes(&self, object: &Value) -> Attributes {
@@ -263,10 +261,13 @@ fn pod_ranges(options: &ServerOptions) -> Pool {
     Pool { name: POD_RANGES.into(), low: first, high: first + size - 1 }
 }
 
-fn offset(options: &ServerOptions, first: Ipv4Addr) -> Option<u64> {
+/// The values of the pool that make up a range of the cluster's: one, or more for a wider one; none for any other range.
+fn parts(options: &ServerOptions, (first, prefix): (Ipv4Addr, u8)) -> impl Iterator<Item = u64> + use<> {
     let pool = pod_ranges(options);
     let value = u64::from(u32::from(first));
-    (pool.low..=pool.high).contains(&value).then_some(value)
+    let is_own = (options.pod_prefix..=POD_RANGE_PREFIX).contains(&prefix) && (pool.low..=pool.high).contains(&value);
+    let size = if is_own { 1_u64 << (32 - prefix) } else { 0 };
+    (value..value + size).step_by(1 << (32 - POD_RANGE_PREFIX))
 }
 
 fn parse_range(text: &str) -> Option<(Ipv4Addr, u8)> {
@@ -302,6 +303,28 @@ mod tests {
         assert_eq!((pointers.join(" "), *render), ("/spec/podCIDR /spec/podCIDRs/-".to_owned(), Render::Ipv4Range(24)));
         object["spec"]["podCIDRs"] = json!(["10.42.3.0/24"]);
         assert!(world.settlements(&NodeStrategy, &object, Some(&object)).is_empty());
+    }
+
+    #[test]
+    fn a_wider_pod_range_is_held_as_a_whole() {
+        let mut world = World::new();
+        let mut held = |range: &str| -> Vec<u64> {
+            let mut object = node();
+            object["spec"] = json!({"podCIDR": range, "podCIDRs": [range]});
+            let settlements = world.settlements(&NodeStrategy, &object, None);
+            let exact = settlements.iter().map(|settlement| match settlement {
+                Settlement::Allocate { want: Want::Exactly(value), pointers, .. } if pointers.is_empty() => *value,
+                other => panic!("{other:?}"),
+            });
+            exact.collect()
+        };
+        let first = u64::from(u32::from(Ipv4Addr::new(10, 42, 4, 0)));
+        assert_eq!(held("10.42.4.0/24"), [first]);
+        assert_eq!(held("10.42.4.0/22"), [first, first + 256, first + 512, first + 768]);
+        // The last is wider than the cluster's own range, and part of it.
+        for foreign in ["192.0.2.0/24", "10.42.4.0/25", "10.42.0.0/15"] {
+            assert!(held(foreign).is_empty(), "{foreign}");
+        }
     }
 
     #[test]
