@@ -2,13 +2,15 @@
 //!
 //! Parts: start, deployment, cpu, writes, lists, access, scheduling, deletions, members (or members-writes, members-idle, members-catch-up,
 //! members-failover), network (or network-proxy, network-dns, network-services), containers (or
-//! containers-start, containers-many, containers-tunnel); all of them without an argument. Times are real, on
+//! containers-start, containers-many, containers-tunnel), wasm (or wasm-start, wasm-short, wasm-http, wasm-density, wasm-cpu); all of them
+//! without an argument. Times are real, on
 //! this machine as it is now: the figures of a busy one are worse, the CPU times less so.
 
 use std::process::ExitCode;
 
 use coracle_benches::{
-    Report, access, client, containers, cpu, deletions, deployment, lists, members, network, scheduling, start, writes,
+    Report, access, client, containers, cpu, deletions, deployment, lists, members, network, scheduling, start, wasm,
+    writes,
 };
 
 fn main() -> ExitCode {
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some(client::ARGUMENT) => client::main(),
         Some(members::ARGUMENT) => members::main(),
+        Some(wasm::ARGUMENT) => wasm::main(),
         _ => run(&arguments),
     };
     match result {
@@ -67,6 +70,10 @@ fn run(parts: &[String]) -> anyhow::Result<()> {
         let of_containers = |part: &str| wanted("containers") || wanted(part);
         if containers::PARTS.into_iter().any(of_containers) {
             containers::measure(&mut report, of_containers).await?;
+        }
+        let of_wasm = |part: &str| wanted("wasm") || wanted(part);
+        if wasm::PARTS.into_iter().any(of_wasm) {
+            wasm::measure(&mut report, of_wasm, env!("CARGO_TARGET_TMPDIR").as_ref()).await?;
         }
         anyhow::Ok(())
     })?;

@@ -13,6 +13,7 @@ pub mod members;
 pub mod network;
 pub mod scheduling;
 pub mod start;
+pub mod wasm;
 pub mod writes;
 
 mod etcd;

@@ -115,9 +115,15 @@ impl Api {
 
     /// A request with a body of JSON, and its answer.
     pub(crate) async fn json(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let (status, answer) = self.connect().await?.send(method, path, body.to_string()).await?;
-        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&answer));
-        Ok(serde_json::from_slice(&answer)?)
+        Ok(serde_json::from_slice(&self.bytes(method, path, body).await?)?)
+    }
+
+    /// The same where the answer may be anything.
+    pub(crate) async fn bytes(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Bytes> {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, answer) = self.connect().await?.send(method, path, text).await?;
+        ensure!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&answer));
+        Ok(answer)
     }
 }
 

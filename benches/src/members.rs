@@ -44,6 +44,17 @@ pub(crate) struct Extras {
     pub(crate) dns: Option<SocketAddr>,
     /// It has a node that runs containers on this Engine.
     pub(crate) docker: Option<PathBuf>,
+    /// It has a node that runs WebAssembly.
+    pub(crate) wasm: Option<WasmNode>,
+}
+
+/// A node that runs WebAssembly.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct WasmNode {
+    /// The most pods.
+    pub(crate) pods: u32,
+    /// Its images: names, and the files that they are read from.
+    pub(crate) images: Vec<(String, PathBuf)>,
 }
 
 /// What a member says once it runs.
@@ -63,9 +74,16 @@ pub fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut builder = Cluster::builder().lan().name(&order.name).data_dir(&order.directory).listen(order.listen);
-        builder = match order.extras.docker {
-            Some(socket) => builder.nodes(1).node_capacity(64_000, 64 << 30, 1_000).docker(socket),
-            None => builder.nodes(0),
+        builder = match (order.extras.docker, order.extras.wasm) {
+            (Some(socket), None) => builder.nodes(1).node_capacity(64_000, 64 << 30, 1_000).docker(socket),
+            (None, Some(node)) => {
+                for (name, file) in node.images {
+                    builder = builder.image(name, std::fs::read(file)?);
+                }
+                builder.nodes(1).node_capacity(64_000, 64 << 30, node.pods)
+            }
+            (None, None) => builder.nodes(0),
+            (Some(_), Some(_)) => bail!("a member has one node here"),
         };
         if let Some((address, token)) = order.join {
             builder = builder.join(address, token);

@@ -67,7 +67,7 @@ fn own_address() -> anyhow::Result<IpAddr> {
 }
 
 /// A server that answers every request with the same few bytes.
-async fn backend() -> anyhow::Result<SocketAddr> {
+pub(crate) async fn backend() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((own_address()?, 0)).await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
@@ -85,7 +85,13 @@ async fn backend() -> anyhow::Result<SocketAddr> {
 }
 
 /// A Service of given ports whose endpoints are these addresses.
-async fn serve_at(api: &Api, name: &str, spec: Value, port: u16, addresses: &[String]) -> anyhow::Result<()> {
+pub(crate) async fn serve_at(
+    api: &Api,
+    name: &str,
+    spec: Value,
+    port: u16,
+    addresses: &[String],
+) -> anyhow::Result<()> {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
     api.json("POST", "/api/v1/namespaces/default/services", &service).await?;
     let slice = json!({
@@ -168,7 +174,7 @@ async fn proxy(report: &mut Report, api: &Api, directory: &Path) -> anyhow::Resu
 }
 
 /// The one of some measurements whose rate is in the middle.
-fn middle(mut measured: Vec<Measured>) -> Measured {
+pub(crate) fn middle(mut measured: Vec<Measured>) -> Measured {
     measured.sort_by(|a, b| a.rate.total_cmp(&b.rate));
     measured.swap_remove(measured.len() / 2)
 }
@@ -193,7 +199,7 @@ async fn open(address: SocketAddr) -> anyhow::Result<Sender> {
 }
 
 /// So many requests over so many connections at a time, each kept or opened anew for every request.
-async fn requests_to(
+pub(crate) async fn requests_to(
     address: SocketAddr,
     connections: usize,
     requests: usize,

@@ -66,10 +66,24 @@ pub(crate) async fn timed<T>(future: impl Future<Output = T>) -> (Duration, T) {
 
 /// The processor time that this process has used, of all its threads.
 pub(crate) fn cpu_time() -> anyhow::Result<Duration> {
+    threads_time(|_| true)
+}
+
+/// The processor time of the threads that run guests and nothing else.
+pub(crate) fn guests_time() -> anyhow::Result<Duration> {
+    threads_time(|name| name == "coracle-guest")
+}
+
+fn threads_time(counts: impl Fn(&str) -> bool) -> anyhow::Result<Duration> {
     let mut nanos = 0;
     // Threads that ended are only in `stat`, which counts in hundredths of a second: no part measured here ends one.
     for task in std::fs::read_dir("/proc/self/task")? {
-        let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let task = task?.path();
+        let read = |file: &str| std::fs::read_to_string(task.join(file));
+        let (Ok(name), Ok(text)) = (read("comm"), read("schedstat")) else { continue };
+        if !counts(name.trim_end()) {
+            continue;
+        }
         nanos += text.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
     }
     anyhow::ensure!(nanos > 0, "/proc/self/task/*/schedstat tells no processor time");
