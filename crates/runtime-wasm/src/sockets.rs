@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use coracle_api::Uid;
 use coracle_node::runtime::{OpenError, RuntimeHost};
-use wasmtime::component::{HasData, ResourceTable};
+use wasmtime::component::{HasData, Resource, ResourceTable};
 
 use crate::account::{MemoryAccount, MemoryExceeded};
 use crate::network::{Network, PodNetwork};
@@ -134,4 +134,13 @@ fn is_remote(address: SocketAddr) -> bool {
         IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
     };
     is_one && address.port() != 0
+}
+
+/// What a handle of the bindings names.
+fn own<Theirs, Ours>(handle: &Resource<Theirs>) -> Resource<Ours>
+where
+    Theirs: 'static,
+    Ours: 'static,
+{
+    Resource::new_borrow(handle.rep())
 }

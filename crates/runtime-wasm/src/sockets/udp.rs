@@ -119,6 +119,7 @@ impl Mailbox {
                 Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
             }
         }
+        let Ok(held) = self.net.memory.hold(2 * FLOW_BUFFER) else { return };
         let Some((number, outgoing)) = self.begin(to) else { return };
         let Some(mailbox) = self.itself.upgrade() else { return };
         if let Some((_, sender)) = self.flows().by_peer.get(&to) {
@@ -131,6 +132,7 @@ impl Mailbox {
                 Err(error) => tracing::debug!(pod = %mailbox.net.uid, %to, %error, "a guest's datagrams are lost"),
             }
             mailbox.end(to, number);
+            drop(held);
         });
     }
 

@@ -17,7 +17,7 @@ use wasmtime_wasi::p2::bindings::sockets::{
 };
 use wasmtime_wasi::p2::{DynPollable, Network, Pollable, SocketError, SocketResult, subscribe};
 
-use super::{Family, Fault, HasSockets, Lookup, LookupFault, Sockets};
+use super::{Family, Fault, HasSockets, Lookup, LookupFault, Sockets, own};
 use crate::guest::Guest;
 
 /// Puts the pod's network in the place of the operating system's.
@@ -87,15 +87,6 @@ fn family_of(family: Family) -> IpAddressFamily {
         Family::V4 => IpAddressFamily::Ipv4,
         Family::V6 => IpAddressFamily::Ipv6,
     }
-}
-
-/// What a handle of the bindings names.
-fn own<Theirs, Ours>(handle: &Resource<Theirs>) -> Resource<Ours>
-where
-    Theirs: 'static,
-    Ours: 'static,
-{
-    Resource::new_borrow(handle.rep())
 }
 
 /// The same where the guest gives the handle back.

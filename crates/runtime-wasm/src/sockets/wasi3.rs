@@ -11,7 +11,7 @@ use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup::{self, ErrorCode as Lo
 use wasmtime_wasi::p3::bindings::sockets::types::{self, ErrorCode, IpAddress, IpAddressFamily};
 use wasmtime_wasi::p3::sockets::SocketError;
 
-use super::{Family, Fault, HasSockets, Lookup, LookupFault, Sockets};
+use super::{Family, Fault, HasSockets, Lookup, LookupFault, Sockets, own};
 use crate::guest::Guest;
 
 /// Puts the pod's network in the place of the operating system's.
@@ -102,15 +102,6 @@ fn lookup_code(fault: LookupFault) -> LookupCode {
         LookupFault::TooMany => LookupCode::TemporaryResolverFailure,
         LookupFault::Unresolvable => LookupCode::NameUnresolvable,
     }
-}
-
-/// What a handle of the bindings names.
-fn own<Theirs, Ours>(handle: &Resource<Theirs>) -> Resource<Ours>
-where
-    Theirs: 'static,
-    Ours: 'static,
-{
-    Resource::new_borrow(handle.rep())
 }
 
 /// The same where the handle is given to the guest, or given back.
